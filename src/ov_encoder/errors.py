@@ -1,4 +1,4 @@
-"""The one exception that bad media, checkpoints or streams raise. User mistakes in arguments are ValueError."""
+"""One exception for media, checkpoints or streams that cannot be used. Wrong arguments are ValueError."""
 
 
 class OvEncoderError(Exception):

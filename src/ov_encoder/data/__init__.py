@@ -1,0 +1,1 @@
+"""Manifests, workers and shards: what feeds long jobs."""

@@ -1,0 +1,1 @@
+"""The encoder: config, rotary embedding, attention, weights by name."""

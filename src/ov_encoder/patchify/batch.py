@@ -8,6 +8,7 @@ order, T = time slots of a sample.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -71,13 +72,9 @@ class PatchBatch:
         N, D = patches_ND.shape
         side = round((D / 3) ** 0.5)
         if D == 0 or 3 * side * side != D:
-            raise ValueError(
-                f"patches_ND has {D} values per patch; must be 3*P*P (588 for P=14, 768 for P=16)"
-            )
+            raise ValueError(f"patches_ND has {D} values per patch; must be 3*P*P (588 for P=14, 768 for P=16)")
         if patches_ND.dtype not in (np.uint8, np.float32):
-            raise ValueError(
-                f"patches_ND must be uint8 (RGB) or float32 (normalised), got {patches_ND.dtype}"
-            )
+            raise ValueError(f"patches_ND must be uint8 (RGB) or float32 (normalised), got {patches_ND.dtype}")
         if patches_ND.dtype == np.float32 and not np.isfinite(patches_ND).all():
             bad = int(np.flatnonzero(~np.isfinite(patches_ND).all(axis=1))[0])
             raise ValueError(f"patches_ND holds NaN or infinite pixels, first in token {bad}")
@@ -99,7 +96,7 @@ class PatchBatch:
         if bad_modes := [m for m in modes if m not in MODES]:
             raise ValueError(f"unknown mode {bad_modes[0]!r}; allowed: {', '.join(MODES)}")
         if grids_B is None:
-            grids = [_extent(positions_N3[a:b]) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+            grids = [_extent(positions_N3[a:b]) for a, b in itertools.pairwise(bounds)]
         else:
             grids = [(int(t), int(h), int(w)) for t, h, w in grids_B]
         times = [np.zeros(g[0]) for g in grids] if slot_times_B is None else list(slot_times_B)
@@ -124,9 +121,7 @@ class PatchBatch:
     def __repr__(self) -> str:
         kinds = ", ".join(f"{m}:{n}" for m, n in list(zip(self.modes_B, self.lengths_B, strict=True))[:4])
         more = ", ..." if len(self) > 4 else ""
-        return (
-            f"PatchBatch({len(self)} samples, {self.tokens} tokens [{kinds}{more}], patch {self.patch_size})"
-        )
+        return f"PatchBatch({len(self)} samples, {self.tokens} tokens [{kinds}{more}], patch {self.patch_size})"
 
     @property
     def tokens(self) -> int:
@@ -191,9 +186,7 @@ class PatchBatch:
 
         host = self.numpy()
         times = (
-            np.concatenate([np.asarray(t, np.float64) for t in host.slot_times_B])
-            if len(host)
-            else np.zeros(0)
+            np.concatenate([np.asarray(t, np.float64) for t in host.slot_times_B]) if len(host) else np.zeros(0)
         )
         header = {
             "format": FORMAT,
@@ -233,7 +226,7 @@ class PatchBatch:
                 lengths_B=json.loads(header["lengths_B"]),
                 modes_B=json.loads(header["modes_B"]),
                 grids_B=[(int(t), int(h), int(w)) for t, h, w in json.loads(header["grids_B"])],
-                slot_times_B=[tensors["slot_times"][a:b] for a, b in zip(slots[:-1], slots[1:], strict=True)],
+                slot_times_B=[tensors["slot_times"][a:b] for a, b in itertools.pairwise(slots)],
                 scores_N=tensors["scores_N"],
                 provenance_B=json.loads(header["provenance_B"]),
             )

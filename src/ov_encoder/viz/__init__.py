@@ -1,0 +1,1 @@
+"""Pictures: overlays, plots and self-contained HTML reports."""
