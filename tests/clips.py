@@ -157,11 +157,11 @@ def rotation(T: int = 64, H: int = 224, W: int = 224, *, degrees: float = 0.8) -
 
 
 @lru_cache
-def flash(T: int = 64, H: int = 224, W: int = 224, *, at: tuple[int, ...] = (30, 31), rise: int = 60) -> Scene:
-    """`moving_object`, with the frames of `at` brighter by `rise` grey levels everywhere."""
+def flash(T: int = 64, H: int = 224, W: int = 224, *, rise: int = 60) -> Scene:
+    """`moving_object`, with the two frames before the middle brighter by `rise` grey levels everywhere."""
     scene = moving_object(T, H, W)
     frames = scene.frames_THW3.astype(np.int16)
-    frames[list(at)] += rise
+    frames[T // 2 - 2 : T // 2] += rise
     return _frozen(Scene(np.clip(frames, 0, 255).astype(np.uint8), scene.masks_THW))
 
 
