@@ -1,0 +1,256 @@
+"""One decode pass that gives pictures and signals together, whatever the codec.
+
+Providers: `native` takes what the stock decoder exports (H.264, MPEG-4, MPEG-2), `transcode` re-encodes the
+pictures in memory (any codec), `none` leaves packet bits and frame types only. A provider is a generator
+(file, info, options) -> (Picture, FrameSignals): another one plugs in by adding it to PROVIDERS.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import BinaryIO
+
+import numpy as np
+
+from ov_encoder.codec.compensate import derived_energy, reduction, shrink
+from ov_encoder.codec.decode import Picture, Resizer, decode
+from ov_encoder.codec.info import MediaInfo
+from ov_encoder.codec.limits import Limits
+from ov_encoder.codec.media import Source, binary, inspect
+from ov_encoder.codec.signals import KIND_INTER, KIND_INTRA, ClipSignals, FrameSignals, Provenance
+from ov_encoder.codec.transcode import transcode
+from ov_encoder.codec.vectors import CELL, Distances, frame_vectors, motion_grid, qp_grid
+from ov_encoder.errors import OvEncoderError
+
+SIGNAL_SOURCES = ("auto", "native", "transcode", "none")
+_BYTES_PER_CELL = 17  # motion 8, residual 4, qp 4, kind 1
+
+
+@dataclass(slots=True)
+class Reading:
+    """An open source: its description, which provider serves it, and the one pass over its pictures."""
+
+    info: MediaInfo
+    provider: str
+    height: int  # of the picture that the maps lie on, upright
+    width: int
+    provenance: dict[str, Provenance]
+    pairs: Iterator[tuple[Picture, FrameSignals]]
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def cell(self) -> int:
+        """Side of a cell in pixels of that picture."""
+        return CELL
+
+
+@contextmanager
+def read(
+    source: Source,
+    *,
+    signals: str = "auto",
+    size: tuple[int, int] | None = None,
+    residual: bool = True,
+    threads: int = 1,
+    limits: Limits | None = None,
+) -> Iterator[Reading]:
+    """Open a source for one pass over (Picture, FrameSignals) in display order, with flat memory.
+
+    signals: "auto" (native where the codec exports vectors, else transcode), "native", "transcode" or "none".
+    size: (height, width) at which `transcode` works; default: the source's, at most 448 pixels on its short side.
+    residual: also derive the residual of native streams, by motion compensation. threads: of the decoder.
+
+    Raises:
+        OvEncoderError: the source cannot be read, or asks for more than `limits` allow.
+        ValueError: unknown `signals`, or "native" for a codec that exports none.
+    """
+    limits = limits or Limits()
+    info = inspect(source, limits=limits)
+    provider = choose_provider(info, signals)
+    notes = list(info.notes)
+    with binary(source, limits) as file:
+        if provider == "transcode":
+            height, width = size or _fit(info.height, info.width, 448)
+        else:
+            height, width = info.height, info.width
+        provide, provenance = PROVIDERS[provider]
+        if provider == "native" and not residual:
+            provenance = provenance | {"residual": "absent"}
+        options = _Options(height, width, residual, threads, limits, notes)
+        pairs = provide(file, info, options)
+        try:
+            yield Reading(info, provider, height, width, dict(provenance), pairs, notes)
+        finally:
+            pairs.close()
+
+
+def choose_provider(info: MediaInfo, signals: str) -> str:
+    """Which provider serves a source.
+
+    Raises:
+        ValueError: unknown `signals`, or "native" for a codec that exports none.
+    """
+    if signals not in SIGNAL_SOURCES:
+        raise ValueError(f"signals={signals!r}; allowed: {', '.join(SIGNAL_SOURCES)}")
+    if signals == "native" and not info.native:
+        why = "; ".join(info.notes) or "the stock decoder exports nothing per block for it"
+        raise ValueError(f"{info.name}: signals='native' is not possible for {info.codec} ({why}); use 'auto'")
+    if info.frames < 2:
+        return "none"  # one picture: nothing to be new against
+    if signals == "auto":
+        return "native" if info.native else "transcode"
+    return signals
+
+
+def iter_signals(source: Source, **options) -> Iterator[FrameSignals]:
+    """FrameSignals one by one in display order, with flat memory. Options as `read`."""
+    with read(source, **options) as reading:
+        for _, frame_signals in reading.pairs:
+            yield frame_signals
+
+
+def read_signals(
+    source: Source,
+    *,
+    signals: str = "auto",
+    frames: bool = True,
+    residual: bool = True,
+    size: tuple[int, int] | None = None,
+    threads: int = 1,
+    limits: Limits | None = None,
+) -> ClipSignals:
+    """What the stream says about each block of every frame.
+
+    frames: False skips everything that needs pixels where the provider can: today, native motion without a
+    derived residual (the stock decoder still decodes). The other options as `read`.
+
+    Raises:
+        OvEncoderError: the source cannot be read, or its maps would take more than `limits.bytes`.
+        ValueError: unknown `signals`, or "native" for a codec that exports none.
+    """
+    limits = limits or Limits()
+    with read(
+        source, signals=signals, size=size, residual=residual and frames, threads=threads, limits=limits
+    ) as reading:
+        cells = -(-reading.height // CELL) * -(-reading.width // CELL)
+        need = reading.info.frames * cells * _BYTES_PER_CELL
+        if need > limits.bytes:
+            raise OvEncoderError(
+                f"{reading.info.name}: maps of {reading.info.frames} frames take {need} bytes; the limit is "
+                f"{limits.bytes} (use ov.iter_signals, or raise Limits.bytes)"
+            )
+        found = [frame_signals for _, frame_signals in reading.pairs]
+        return ClipSignals(
+            found,
+            reading.info.codec,
+            reading.provider,
+            CELL,
+            reading.height,
+            reading.width,
+            reading.provenance,
+            reading.notes,
+        )
+
+
+@dataclass(slots=True)
+class _Options:
+    height: int
+    width: int
+    residual: bool
+    threads: int
+    limits: Limits
+    notes: list[str]
+
+
+def _native(file: BinaryIO, info: MediaInfo, options: _Options) -> Iterator[tuple[Picture, FrameSignals]]:
+    distances = Distances(info.packet_time_K)
+    small_YX = motion_HW2 = lists_HW = None
+    shape: tuple[int, ...] = ()
+    for picture in decode(
+        file, info, limits=options.limits, export=True, threads=options.threads, notes=options.notes
+    ):
+        coded_HW = (-(-picture.frame.height // CELL), -(-picture.frame.width // CELL))
+        signals = FrameSignals(picture.index, picture.time_s, picture.frame_type, picture.packet_bits)
+        signals.qp_HW = qp_grid(picture.frame, coded_HW)
+        past, future = distances(picture.packet, picture.frame_type)
+        if picture.frame_type != "I":
+            motion_HW2, lists_HW = motion_grid(frame_vectors(picture.frame), coded_HW, past, future)
+            signals.motion_HW2 = motion_HW2
+            signals.kind_HW = np.where(lists_HW == 0, KIND_INTRA, KIND_INTER).astype(np.uint8)
+        else:
+            signals.kind_HW = np.full(coded_HW, KIND_INTRA, np.uint8)
+        if options.residual:
+            luma_YX = picture.luma()
+            factor = reduction(*luma_YX.shape)
+            previous_YX, small_YX = small_YX, shrink(luma_YX, factor)
+            if factor == 1:
+                small_YX = small_YX.copy()  # a view would pin the decoder's frame
+            same = shape == luma_YX.shape and previous_YX is not None
+            if same and motion_HW2 is not None and motion_HW2.shape[:2] == coded_HW:
+                # An I-frame has no vectors: it is predicted with the motion of the frame before it.
+                signals.residual_HW = derived_energy(small_YX, previous_YX, motion_HW2, lists_HW, factor)
+            elif same:
+                none_HW = np.zeros(coded_HW, np.uint8)
+                zero_HW2 = np.zeros((*coded_HW, 2), np.float32)
+                signals.residual_HW = derived_energy(small_YX, previous_YX, zero_HW2, none_HW, factor)
+            shape = luma_YX.shape
+        yield picture, upright(signals, info.rotation)
+
+
+def _transcode(file: BinaryIO, info: MediaInfo, options: _Options) -> Iterator[tuple[Picture, FrameSignals]]:
+    resize = Resizer(options.height, options.width)
+    waiting: list[Picture] = []
+
+    def frames() -> Iterator[np.ndarray]:
+        for picture in decode(file, info, limits=options.limits, threads=options.threads, notes=options.notes):
+            waiting.append(picture)
+            yield resize(picture)
+
+    for found in transcode(frames()):  # gives a picture's signals before it asks for many more
+        picture = waiting.pop(0)
+        signals = found.signals
+        signals.index, signals.time_s = picture.index, picture.time_s
+        yield picture, signals
+
+
+def _none(file: BinaryIO, info: MediaInfo, options: _Options) -> Iterator[tuple[Picture, FrameSignals]]:
+    for picture in decode(file, info, limits=options.limits, threads=options.threads, notes=options.notes):
+        yield picture, FrameSignals(picture.index, picture.time_s, picture.frame_type, picture.packet_bits)
+
+
+Provider = Callable[[BinaryIO, MediaInfo, _Options], Iterator[tuple[Picture, FrameSignals]]]
+
+# What each provider gives, and how sure it is: "native" is read from the source's own stream.
+PROVIDERS: dict[str, tuple[Provider, dict[str, Provenance]]] = {
+    "native": (
+        _native,
+        {"motion": "native", "residual": "derived", "bits": "absent", "qp": "native", "kind": "native"},
+    ),
+    "transcode": (
+        _transcode,
+        {"motion": "derived", "residual": "derived", "bits": "absent", "qp": "derived", "kind": "derived"},
+    ),
+    "none": (_none, dict.fromkeys(("motion", "residual", "bits", "qp", "kind"), "absent")),
+}
+
+
+def upright(signals: FrameSignals, rotation: int) -> FrameSignals:
+    """Turn the maps, and the vectors in them, by `rotation` degrees clockwise (0, 90, 180, 270)."""
+    turns = rotation // 90
+    if turns:
+        for name in ("motion_HW2", "residual_HW", "bits_HW", "qp_HW", "kind_HW"):
+            value = getattr(signals, name)
+            if value is not None:
+                setattr(signals, name, np.ascontiguousarray(np.rot90(value, -turns)))
+        if signals.motion_HW2 is not None:
+            for _ in range(turns):  # a quarter turn clockwise: (x, y) -> (-y, x)
+                x, y = signals.motion_HW2[..., 0].copy(), signals.motion_HW2[..., 1].copy()
+                signals.motion_HW2[..., 0], signals.motion_HW2[..., 1] = -y, x
+    return signals
+
+
+def _fit(height: int, width: int, short: int) -> tuple[int, int]:
+    scale = min(1.0, short / min(height, width))
+    return max(round(height * scale / 2) * 2, 2), max(round(width * scale / 2) * 2, 2)
