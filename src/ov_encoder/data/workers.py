@@ -89,7 +89,7 @@ def _run(
                 assert isinstance(pipe, Connection)
                 worker, item = busy.pop(pipe)
                 outcome: Outcome[Item, Result]
-                # A result that waits in the pipe counts, however late we look: the caller was slow, not the worker.
+                # A result that waits in the pipe counts, however late we look: the caller was slow, not it.
                 if not pipe.poll():
                     worker.kill()
                     late = f"no result after {timeout_s:g} s, worker killed"
