@@ -150,20 +150,25 @@ class PoolingHead(nn.Module):
 
 
 def init_weights(module: nn.Module, *, std: float, generator: torch.Generator | None = None) -> None:
-    """Fresh weights for every parameter below `module`.
+    """Fresh weights for every parameter below `module`. `generator` makes them a function of its seed alone."""
+    for part in module.modules():
+        init_part(part, std=std, generator=generator)
+
+
+def init_part(part: nn.Module, *, std: float, generator: torch.Generator | None = None) -> None:
+    """Fresh weights for the parameters that `part` itself holds.
 
     Linear and patch embedding N(0, std), biases 0, norms 1 and 0, probe N(0, 1), and the probe's input projection
-    Xavier-uniform. `generator` makes them a function of its seed alone.
+    Xavier-uniform.
     """
-    for part in module.modules():
-        if isinstance(part, nn.Linear | nn.Conv2d):
-            nn.init.normal_(part.weight, std=std, generator=generator)
-            if part.bias is not None:
-                nn.init.zeros_(part.bias)
-        elif isinstance(part, nn.LayerNorm | nn.RMSNorm):
-            part.reset_parameters()
-        elif isinstance(part, ProbeAttention):
-            nn.init.xavier_uniform_(part.in_proj_weight, generator=generator)
-            nn.init.zeros_(part.in_proj_bias)
-        elif isinstance(part, PoolingHead):
-            nn.init.normal_(part.probe, generator=generator)
+    if isinstance(part, nn.Linear | nn.Conv2d):
+        nn.init.normal_(part.weight, std=std, generator=generator)
+        if part.bias is not None:
+            nn.init.zeros_(part.bias)
+    elif isinstance(part, nn.LayerNorm | nn.RMSNorm):
+        part.reset_parameters()
+    elif isinstance(part, ProbeAttention):
+        nn.init.xavier_uniform_(part.in_proj_weight, generator=generator)
+        nn.init.zeros_(part.in_proj_bias)
+    elif isinstance(part, PoolingHead):
+        nn.init.normal_(part.probe, generator=generator)
