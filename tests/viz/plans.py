@@ -33,12 +33,15 @@ def video_plan(T: int = 12, H: int = 8, W: int = 10, P: int = 14, **changes) -> 
         frames[t, 3 * P : 5 * P, x * P : (x + 2) * P] = (250, 60, 60)
         scores[t, 3:5, x : x + 2] = 1 + 0.01 * t
         keep[t, 3:5, x : x + 2] = True
-    anchors = np.array([0, T // 2])
+    anchors = np.isin(np.arange(T), [0, T // 2])
     keep[anchors] = True
     values = dict(
         info=media_info(), mode="codec", patch_size=P, frames_THWC=frames, slot_frames_T=np.arange(T) * 4,
         slot_times_T=np.arange(T) / 6, scores_THW=scores, keep_THW=keep, anchors_T=anchors, shots=[0, T // 2],
-        provenance={"provider": "native", "motion": "native", "qp": "native", "residual": "derived"},
+        provenance={
+            "source": "clips/square.mp4", "codec": "h264", "provider": "native", "signal": "fused",
+            "signals": {"motion": "native", "residual": "derived", "bits": "absent"}, "notes": [],
+        },
         maps_THW={"motion": scores}, seconds={"read": 0.12, "select": 0.01}, notes=[],
     )  # fmt: skip
     return ClipPlan(**(values | changes))
@@ -50,5 +53,5 @@ def image_plan(H: int = 6, W: int = 9, P: int = 14) -> ClipPlan:
         1, H, W, P, mode="image",
         keep_THW=np.ones((1, H, W), bool), scores_THW=np.full((1, H, W), np.nan, np.float32),
         info=media_info(name="photo.png", kind="image", codec="png", frames=1, fps=0.0, duration_s=0.0),
-        anchors_T=np.array([0]), shots=[0], provenance={"provider": "none"}, maps_THW={},
+        anchors_T=np.array([True]), shots=[0], provenance={"provider": "none"}, maps_THW={},
     )  # fmt: skip

@@ -66,7 +66,7 @@ def test_sheet_frames_whole_slots_and_tags_shots():
     plan = video_plan()
     sheet = contact_sheet(plan)
     assert 700 < sheet.width < 1900
-    none = contact_sheet(video_plan(anchors_T=np.array([], int), shots=[0]))
+    none = contact_sheet(video_plan(anchors_T=np.zeros(12, bool), shots=[0]))
     assert count(sheet, ANCHOR) > 1000 and count(none, ANCHOR) == 0
     assert count(sheet, SHOT) > 400 and count(none, SHOT) == 0
 

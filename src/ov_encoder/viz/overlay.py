@@ -72,7 +72,7 @@ def contact_sheet(plan: ClipPlan, *, scores: bool = False) -> Image.Image:
     _header(draw, plan, width, margin, len(slots))
     tiles = score_colours(plan.scores_THW[slots]) if scores else kept_over_faded(plan, slots)
     kept_T = plan.keep_THW.sum(axis=(1, 2))
-    anchors = set(plan.anchors_T.tolist()) if T > 1 else set()
+    anchors = set(np.flatnonzero(plan.anchors_T).tolist()) if T > 1 else set()
     shots = {slot: i + 1 for i, slot in enumerate(plan.shots)}
     for i, slot in enumerate(slots.tolist()):
         x = margin + (i % columns) * (tile_w + gap)
@@ -100,7 +100,7 @@ def side_by_side(plan: ClipPlan, *, height: int = 448) -> np.ndarray:
     pane_w = max(2, round(pane_h * W / H / 2) * 2)
     strip, gap = 36, 8
     out = np.empty((T, pane_h + strip, 2 * pane_w + gap, 3), np.uint8)
-    anchors = set(plan.anchors_T.tolist()) if T > 1 else set()
+    anchors = set(np.flatnonzero(plan.anchors_T).tolist()) if T > 1 else set()
     for t in range(T):
         canvas = Image.new("RGB", (out.shape[2], out.shape[1]), PAPER)
         for i, frame in enumerate((plan.frames_THWC[t], kept_over_faded(plan, np.array([t]))[0])):
@@ -150,7 +150,7 @@ def _header(draw: ImageDraw.ImageDraw, plan: ClipPlan, width: int, margin: int, 
     T = plan.grid[0]
     some = f" | {shown} of {T} slots shown" if shown < T else ""
     draw.text((margin, 56), fit(facts(plan) + some, font(16), width - 2 * margin), fill=SOFT, font=font(16))
-    if len(plan.anchors_T) and T > 1:
+    if plan.anchors_T.any() and T > 1:
         text, right = "kept whole", width - margin
         left = right - draw.textlength(text, font=font(16))
         draw.text((left, 24), text, fill=SOFT, font=font(16))

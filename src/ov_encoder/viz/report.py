@@ -55,7 +55,9 @@ def figure_section(heading: str, png: bytes) -> str:
 def provenance_section(plan: ClipPlan) -> str:
     """What each signal was and where it came from, with the fallbacks that were taken."""
     rows: list[tuple[str, ...]] = [
-        (key, value if isinstance(value, str) else json.dumps(value)) for key, value in plan.provenance.items()
+        (key, value if isinstance(value, str) else ", ".join(f"{k}: {v}" for k, v in value.items()))
+        for key, value in plan.provenance.items()
+        if key != "notes"
     ]
     rows += [("note", note) for note in plan.notes]
     return table_section("Where the signals come from", rows)
@@ -70,12 +72,12 @@ def viewer_section(plan: ClipPlan) -> str:
     scored = bool(np.isfinite(plan.scores_THW).any())
     single = T == 1 and not scored
     levels = (scale_scores(plan.scores_THW) * 255).round().astype(np.uint8)
-    free_T = plan.keep_THW.sum(axis=(1, 2)) * ~np.isin(np.arange(T), plan.anchors_T)
+    free_T = plan.keep_THW.sum(axis=(1, 2)) * ~plan.anchors_T
     data = {
         "T": T, "H": H, "W": W, "kept": plan.tokens, "scored": scored, "single": single, "heat": HEAT,
         "first": int(free_T.argmax()), "rate": slot_rate(plan.slot_times_T),
         "times": [round(float(s), 3) for s in plan.slot_times_T],
-        "anchors": plan.anchors_T.tolist() if T > 1 else [], "shots": [int(s) for s in plan.shots],
+        "anchors": np.flatnonzero(plan.anchors_T).tolist() if T > 1 else [], "shots": [int(s) for s in plan.shots],
         "rank": base64.b64encode(ranking(plan).astype("<u4").tobytes()).decode(),
         "score": base64.b64encode(levels.tobytes()).decode(),
         "frames": [base64.b64encode(jpeg).decode() for jpeg in _jpegs(plan.frames_THWC)],
@@ -95,7 +97,7 @@ def ranking(plan: ClipPlan) -> np.ndarray:
     without a score in (t, h, w) order.
     """
     keep_N = plan.keep_THW.ravel()
-    whole_N = np.isin(np.arange(plan.grid[0]), plan.anchors_T).repeat(plan.grid[1] * plan.grid[2]) & keep_N
+    whole_N = plan.anchors_T.repeat(plan.grid[1] * plan.grid[2]) & keep_N
     scores_N = np.nan_to_num(plan.scores_THW.ravel(), nan=-np.inf)
     order = np.lexsort((-scores_N, ~whole_N, ~keep_N))  # stable: ties stay in (t, h, w) order
     rank_N = np.empty(len(order), np.int64)
