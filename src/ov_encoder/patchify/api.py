@@ -1,0 +1,296 @@
+"""From a source to a ClipPlan or a PatchBatch: `plan`, `patchify`, `patchify_windows`. Each step is a room of its own.
+
+Shapes: T = slots, H, W = patch rows and columns.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ov_encoder.codec.info import MediaInfo
+from ov_encoder.codec.limits import Limits
+from ov_encoder.codec.media import Source, inspect
+from ov_encoder.codec.read import SIGNAL_SOURCES, Reading, choose_provider, read
+from ov_encoder.errors import OvEncoderError
+from ov_encoder.patchify.batch import PatchBatch
+from ov_encoder.patchify.camera import MODELS as CAMERAS
+from ov_encoder.patchify.layouts import collage_batch
+from ov_encoder.patchify.plan import ClipPlan
+from ov_encoder.patchify.saliency import FUSIONS, NORMALISE, SIGNAL_KINDS, score
+from ov_encoder.patchify.sampling import grid_size, rate_slots, uniform_slots
+from ov_encoder.patchify.select import ANCHOR_RULES, anchor_slots, select, token_budget
+from ov_encoder.patchify.shots import find_shots
+from ov_encoder.patchify.slots import Slot, native_slots, plain_slots, transcoded_slots
+
+PLAN_MODES = ("auto", "image", "chunk", "codec", "collage")
+ACCUMULATE = ("interval", "frame")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """Every choice of `patchify`, checked. Saved beside artefacts, so that a run can be repeated from it.
+
+    mode: "image" (all patches of one picture), "chunk" (whole frames, evenly spread), "codec" (patches by
+    saliency), "collage" (whole frames stacked into one tall picture) or "auto" (image for one picture, else codec).
+    frames: slots on the clip's time axis. budget: tokens (int), share of T*H*W (float in (0, 1]) or "auto".
+    size: short side in pixels, "native" or (height, width). patch: side of a patch.
+    anchors: whole frames to keep: a number, "scenes", "keyframes", "first" or "none"; at most two
+    thirds of the budget.
+    signal: "fused", "motion", "residual" or "bits". signals: where from: "auto", "native", "transcode".
+    camera: camera motion to remove: "none", "median", "similarity", "affine".
+    accumulate: "interval" (all frames since the last slot count) or "frame" (the reference's way).
+    normalise: "clip" or "frame". fusion: "weighted", "max", "sum", "geomean". centre_prior: see saliency.score.
+    block: choose squares of block x block patches. slot_floor, slot_cap: patches per slot at least, at most.
+    threads: of the decoder.
+    """
+
+    mode: str = "auto"
+    frames: int = 64
+    budget: int | float | str = 2048
+    size: int | str | tuple[int, int] = 224
+    patch: int = 14
+    anchors: int | str = 2
+    signal: str = "fused"
+    signals: str = "auto"
+    camera: str = "similarity"
+    accumulate: str = "interval"
+    normalise: str = "clip"
+    fusion: str = "weighted"
+    centre_prior: float = 0.0
+    block: int = 1
+    slot_floor: int = 0
+    slot_cap: int | None = None
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        for name, allowed in (
+            ("mode", PLAN_MODES),
+            ("signal", SIGNAL_KINDS),
+            ("signals", SIGNAL_SOURCES[:-1]),
+            ("camera", CAMERAS),
+            ("accumulate", ACCUMULATE),
+            ("normalise", NORMALISE),
+            ("fusion", FUSIONS),
+        ):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name}={getattr(self, name)!r}; allowed: {', '.join(allowed)}")
+        for name, least in (("frames", 1), ("patch", 1), ("block", 1), ("threads", 0), ("slot_floor", 0)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise ValueError(f"{name}={value!r}; must be a whole number of at least {least}")
+        if isinstance(self.anchors, str) and self.anchors not in ANCHOR_RULES:
+            raise ValueError(f"anchors={self.anchors!r}; must be a number or one of: {', '.join(ANCHOR_RULES)}")
+        grid_size(224, 224, self.size, patch=self.patch, block=self.block)
+        token_budget(self.budget, (1, self.block, self.block), np.ones(1), np.ones(1), block=self.block)
+
+
+def patchify(source: Source, *, limits: Limits | None = None, **options: Any) -> PatchBatch:
+    """The patches of a source that are worth encoding: a PatchBatch of one sample.
+
+    source: path, bytes or seekable binary file of an image or video. Options: see `Options`.
+
+    Raises:
+        OvEncoderError: the source cannot be read. ValueError: an option that is not allowed.
+    """
+    return to_batch(plan(source, limits=limits, **options))
+
+
+def plan(source: Source, *, limits: Limits | None = None, **options: Any) -> ClipPlan:
+    """Everything `patchify` decides, before patches are cut: frames, scores, choice, provenance, seconds."""
+    opts, limits = Options(**options), limits or Limits()
+    info = inspect(source, limits=limits)
+    wanted = uniform_slots(info.frames, 1 if opts.mode == "image" else opts.frames)
+    plans = list(_plans(source, info, [wanted], opts, limits))
+    return plans[0]
+
+
+def patchify_windows(
+    source: Source, *, rate: float, limits: Limits | None = None, **options: Any
+) -> Iterator[PatchBatch]:
+    """A long video in windows of `frames` slots at `rate` slots per second; one decode pass, flat memory.
+
+    Each window is a sample with its own slots 0..T-1 and its own budget; `slot_times_B` says where it lies.
+
+    Raises:
+        OvEncoderError: the source cannot be read. ValueError: an option that is not allowed.
+    """
+    if not rate > 0:
+        raise ValueError(f"rate={rate!r}; must be a positive number of slots per second")
+    opts, limits = Options(**options), limits or Limits()
+    info = inspect(source, limits=limits)
+    times = np.sort(info.packet_time_K)
+    if not len(times) or np.isnan(times).any():
+        times = np.arange(info.frames) / (info.fps or 25)
+    wanted = rate_slots(times, rate)
+    windows = [wanted[a : a + opts.frames] for a in range(0, len(wanted), opts.frames)]
+    for made in _plans(source, info, windows, opts, limits):
+        yield to_batch(made)
+
+
+def to_batch(made: ClipPlan) -> PatchBatch:
+    """Cut the kept patches of a plan in its mode's layout."""
+    return collage_batch(made) if made.mode == "collage" else made.to_batch()
+
+
+def _plans(
+    source: Source, info: MediaInfo, windows: list[np.ndarray], opts: Options, limits: Limits
+) -> Iterator[ClipPlan]:
+    mode = opts.mode if opts.mode != "auto" else ("image" if info.frames == 1 else "codec")
+    grid_HW = grid_size(info.height, info.width, opts.size, patch=opts.patch, block=opts.block)
+    most = max(len(w) for w in windows)
+    need = most * grid_HW[0] * grid_HW[1] * opts.patch**2 * 3
+    if need > limits.bytes:
+        raise OvEncoderError(
+            f"{info.name}: {most} frames of {grid_HW[0] * opts.patch}x{grid_HW[1] * opts.patch} pixels take {need} "
+            f"bytes; the limit is {limits.bytes} (a smaller size, fewer frames, or raise Limits.bytes)"
+        )
+    provider = choose_provider(info, opts.signals) if mode == "codec" else "none"
+    with read(
+        source,
+        signals="native" if provider == "native" else "none",
+        residual=opts.signal in ("fused", "residual"),
+        threads=opts.threads,
+        limits=limits,
+    ) as reading:
+        seconds: dict[str, float] = {}
+        for slots in _windows_of_slots(reading, provider, windows, grid_HW, opts, seconds):
+            yield _decide(info, reading, provider, mode, slots, grid_HW, opts, seconds)
+            seconds.clear()
+
+
+def _windows_of_slots(
+    reading: Reading,
+    provider: str,
+    windows: list[np.ndarray],
+    grid_HW: tuple[int, int],
+    opts: Options,
+    seconds: dict[str, float],
+) -> Iterator[list[Slot]]:
+    common: dict[str, Any] = {"patch": opts.patch, "seconds": seconds}
+    for wanted in windows:
+        if provider == "native":
+            found = native_slots(
+                reading, wanted, grid_HW, camera=opts.camera, accumulate=opts.accumulate, **common
+            )
+        elif provider == "transcode":
+            found = transcoded_slots(reading, wanted, grid_HW, camera=opts.camera, **common)
+        else:
+            found = plain_slots(reading, wanted, grid_HW, **common)
+        slots = list(found)
+        if len(slots) < len(wanted):
+            reading.notes.append(f"the container promised {len(wanted)} slots, the stream gave {len(slots)}")
+        if slots:
+            yield slots
+
+
+def _decide(
+    info: MediaInfo,
+    reading: Reading,
+    provider: str,
+    mode: str,
+    slots: list[Slot],
+    grid_HW: tuple[int, int],
+    opts: Options,
+    seconds: dict[str, float],
+) -> ClipPlan:
+    began = time.perf_counter()
+    T, (H, W) = len(slots), grid_HW
+    notes = list(reading.notes)
+    maps_THW = _stack_maps(slots, grid_HW)
+    scores_THW = np.full((T, H, W), np.nan, np.float32)
+    anchors_T, shots = np.zeros(T, bool), [0]
+    if mode == "image":
+        keep_THW = np.ones((T, H, W), bool)
+        anchors_T[:] = True
+    else:
+        bits_T = np.array([s.bits for s in slots], np.float64)
+        intra_T = np.array([s.intra for s in slots])
+        K = token_budget(opts.budget, (T, H, W), bits_T, intra_T, block=opts.block)
+        if isinstance(opts.budget, int) and opts.budget > T * H * W:
+            notes.append(
+                f"budget of {opts.budget} tokens is more than the {T * H * W} patches there are: all kept"
+            )
+        if mode in ("chunk", "collage"):
+            anchors_T[_chunk_slots(T, max(K // (H * W), 1))] = True
+            keep_THW = np.broadcast_to(anchors_T[:, None, None], (T, H, W)).copy()
+        else:
+            shots = find_shots(slots)
+            room = K // (H * W) if K == T * H * W else 2 * K // (3 * H * W)
+            anchored = anchor_slots(
+                opts.anchors,
+                shots,
+                np.array([s.key for s in slots]),
+                room=room,
+                scored_T=np.array([bool(s.maps_HW) for s in slots]),
+            )
+            if isinstance(opts.anchors, int) and len(anchored) < min(opts.anchors, T):
+                notes.append(
+                    f"whole frames kept: {len(anchored)} instead of {opts.anchors} (at most two thirds of {K} tokens)"
+                )
+            anchors_T[anchored] = True
+            if maps_THW:
+                scores_THW = score(
+                    maps_THW,
+                    shots,
+                    signal=opts.signal,
+                    normalise=opts.normalise,
+                    fusion=opts.fusion,
+                    centre_prior=opts.centre_prior,
+                )
+            keep_THW, fillers = select(
+                scores_THW,
+                K,
+                anchors=anchored,
+                shots=shots,
+                block=opts.block,
+                slot_floor=opts.slot_floor,
+                slot_cap=opts.slot_cap,
+            )
+            if fillers:
+                changed = K - fillers - len(anchored) * H * W
+                notes.append(f"only {changed} patches changed: {fillers} tokens went to whole frames, spread out")
+    seconds["select"] = time.perf_counter() - began
+    signals = {name: reading.provenance[name] for name in ("motion", "residual", "bits")}
+    if provider == "transcode":
+        signals = {"motion": "derived", "residual": "derived", "bits": "absent"}
+    provenance = {
+        "source": info.name,
+        "codec": info.codec,
+        "provider": provider,
+        "signals": signals,
+        "signal": opts.signal if mode == "codec" else "none",
+        "notes": notes,
+    }
+    return ClipPlan(
+        info=info,
+        mode=mode,
+        patch_size=opts.patch,
+        frames_THWC=np.stack([s.rgb_YX3 for s in slots]),
+        slot_frames_T=np.array([s.frame for s in slots]),
+        slot_times_T=np.array([s.time_s for s in slots]),
+        scores_THW=scores_THW,
+        keep_THW=keep_THW,
+        anchors_T=anchors_T,
+        shots=shots,
+        provenance=provenance,
+        maps_THW=maps_THW,
+        seconds=dict(seconds),
+        notes=notes,
+    )
+
+
+def _stack_maps(slots: list[Slot], grid_HW: tuple[int, int]) -> dict[str, np.ndarray]:
+    names = dict.fromkeys(name for slot in slots for name in slot.maps_HW)
+    unknown = np.full(grid_HW, np.nan, np.float32)
+    return {name: np.stack([slot.maps_HW.get(name, unknown) for slot in slots]) for name in names}
+
+
+def _chunk_slots(T: int, frames: int) -> np.ndarray:
+    """The middle slot of each of `frames` equal chunks (the reference draws a random one when it trains)."""
+    frames = min(frames, T)
+    return ((np.arange(frames) + 0.5) * T / frames).astype(np.int64)

@@ -1,0 +1,55 @@
+"""Sizes and slots: how large a frame becomes, and which frames stand on the clip's time axis. No pixels here."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def grid_size(
+    height: int, width: int, size: int | str | tuple[int, int], *, patch: int = 14, block: int = 1
+) -> tuple[int, int]:
+    """Patch rows and columns of a frame of height x width pixels.
+
+    size: pixels of the short side, "native", or (height, width) to stretch to. Both sides are rounded to the
+    nearest multiple of patch * block (at least one), so the aspect ratio moves by less than half a block.
+
+    Raises:
+        ValueError: a size that is not positive, not a number of pixels, or not one of the forms above.
+    """
+    unit = patch * block
+    if isinstance(size, tuple | list) and len(size) == 2:
+        sides = (size[0], size[1])
+    elif size == "native":
+        sides = (height, width)
+    elif isinstance(size, int | np.integer) and not isinstance(size, bool):
+        scale = size / min(height, width)
+        sides = (round(height * scale), round(width * scale))
+        if size > 0:  # the short side is asked for exactly: round it first
+            short = max(round(size / unit), 1)
+            long = max(round(max(height, width) / min(height, width) * short), 1)
+            return (short * block, long * block) if height <= width else (long * block, short * block)
+    else:
+        raise ValueError(f'size={size!r}; must be a short side in pixels, "native" or (height, width)')
+    if min(sides) <= 0:
+        raise ValueError(
+            f"size={size!r}; must be positive (a multiple of {unit} is used as it is, others are rounded)"
+        )
+    rows, columns = (max(round(side / unit), 1) * block for side in sides)
+    return rows, columns
+
+
+def uniform_slots(count: int, slots: int) -> np.ndarray:
+    """Frame numbers of `slots` slots spread over `count` frames, first and last included; each frame at most once.
+
+    The reference's linspace truncated to integers. A shorter clip gives all of its frames.
+    """
+    return np.linspace(0, count - 1, min(count, slots)).astype(np.int64)
+
+
+def rate_slots(times_T: np.ndarray, rate: float) -> np.ndarray:
+    """Frame numbers nearest after every multiple of 1 / rate seconds; each frame at most once.
+
+    times_T: display time of every frame in seconds, ascending.
+    """
+    due = np.arange(times_T[0], times_T[-1] + 0.5 / rate, 1 / rate)
+    return np.unique(np.minimum(np.searchsorted(times_T, due - 1e-6), len(times_T) - 1))
