@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
+from fractions import Fraction
+from typing import Any, BinaryIO
 
 import av
 import numpy as np
@@ -54,8 +55,13 @@ class Picture:
         frame = self.frame
         if frame.format.name not in _PLAIN_LUMA:
             frame = frame.reformat(format="gray")
-        plane = frame.planes[0]
-        return np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: frame.height, : frame.width]
+        return plane_rows(frame)[: frame.height, : frame.width]
+
+
+def plane_rows(frame: av.VideoFrame) -> np.ndarray:
+    """The first plane of a frame, padding included: [rows, bytes per row] uint8, a view."""
+    plane: Any = frame.planes[0]
+    return np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
 
 
 class Resizer:
@@ -72,8 +78,7 @@ class Resizer:
         shrink = picture.frame.height >= height and picture.frame.width >= width
         how = "AREA" if shrink else "BICUBIC"
         small = self._scaler.reformat(picture.frame, width, height, "rgb24", interpolation=how)
-        plane = small.planes[0]
-        rows = np.frombuffer(plane, np.uint8).reshape(height, plane.line_size)[:, : width * 3]
+        rows = plane_rows(small)[:height, : width * 3]
         return np.ascontiguousarray(np.rot90(rows.reshape(height, width, 3), -(picture.rotation // 90)))
 
 
@@ -110,14 +115,15 @@ def decode(
             {"flags2": "+export_mvs", "export_side_data": "venc_params"} if export else {}
         )
         ctx.copy_opaque = True  # packet size and key flag reach the frame even in streams without pts
-        start, base = stream.start_time or 0, stream.time_base
+        start, base = stream.start_time or 0, stream.time_base or Fraction(0)
         count = damaged = 0
         for frame in _frames(container, stream, notes, limits):
             if frame.is_corrupt:
                 damaged += 1
                 continue
             check_pixels(info.name, frame.width, frame.height, limits)
-            packet, size, key = frame.opaque or (count, 0, frame.key_frame)
+            opaque: Any = frame.opaque or (count, 0, frame.key_frame)
+            packet, size, key = opaque
             seconds = float((frame.pts - start) * base) if frame.pts is not None else count / (info.fps or 25)
             kind = _TYPES[int(frame.pict_type)]
             yield Picture(count, seconds, kind, packet, 8 * size, key, frame, info.rotation)
@@ -125,9 +131,7 @@ def decode(
         if damaged:
             notes.append(f"{damaged} damaged frames were skipped")
         if not count:
-            raise OvEncoderError(
-                f"{info.name}: no frame of its {info.codec} stream could be decoded" + _because(notes)
-            )
+            raise OvEncoderError(f"{info.name}: no frame of its {info.codec} stream could be decoded" + _because(notes))
 
 
 def _frames(container, stream, notes: list[str], limits: Limits) -> Iterator[av.VideoFrame]:

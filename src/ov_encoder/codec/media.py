@@ -125,13 +125,13 @@ def open_video(file: BinaryIO, name: str, limits: Limits) -> Iterator[tuple[Inpu
     file.seek(0)
     options = {"max_pixels": str(limits.pixels)}
     try:
-        container = av.open(file, options=options, container_options={"format_whitelist": FORMATS})
+        container = av.open(file, "r", options=options, container_options={"format_whitelist": FORMATS})
     except FFmpegError as e:
         raise OvEncoderError(f"{name}: not a video or image that can be read ({e.strerror or e})") from e
     with container:
         streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
         if not streams:
-            kinds = sorted({s.type for s in container.streams}) or ["none"]
+            kinds = sorted({str(s.type) for s in container.streams}) or ["none"]
             raise OvEncoderError(f"{name}: has no video stream (streams: {', '.join(kinds)})")
         stream = container.streams.best("video")
         stream = stream if stream in streams else streams[0]
@@ -172,7 +172,9 @@ def inspect(source: Source, *, limits: Limits | None = None) -> MediaInfo:
 def _describe(container: InputContainer, stream: VideoStream, name: str, limits: Limits) -> MediaInfo:
     ctx = stream.codec_context
     notes: list[str] = []
-    bits, times, keys = [], [], []
+    bits: list[int] = []
+    times: list[float] = []
+    keys: list[bool] = []
     start = stream.start_time or 0
     first = None
     try:
@@ -180,14 +182,10 @@ def _describe(container: InputContainer, stream: VideoStream, name: str, limits:
             if packet.size == 0:
                 continue
             if len(bits) >= limits.frames:
-                raise OvEncoderError(
-                    f"{name}: more than {limits.frames} frames; raise Limits.frames if that is right"
-                )
+                raise OvEncoderError(f"{name}: more than {limits.frames} frames; raise Limits.frames if that is right")
             seconds = np.nan if packet.pts is None else float((packet.pts - start) * packet.time_base)
             if seconds > limits.seconds:
-                raise OvEncoderError(
-                    f"{name}: longer than {limits.seconds} s; raise Limits.seconds if that is right"
-                )
+                raise OvEncoderError(f"{name}: longer than {limits.seconds} s; raise Limits.seconds if that is right")
             bits.append(8 * packet.size)
             times.append(seconds)
             keys.append(packet.is_keyframe)
@@ -208,9 +206,7 @@ def _describe(container: InputContainer, stream: VideoStream, name: str, limits:
     height, width = (ctx.height, ctx.width) if rotation % 180 == 0 else (ctx.width, ctx.height)
     fps = float(stream.average_rate or stream.guessed_rate or 0)
     known = np.array(times)[~np.isnan(times)]
-    duration = (
-        float(known.max() - known.min()) + (1 / fps if fps else 0.0) if len(known) else len(bits) / (fps or 25)
-    )
+    duration = float(known.max() - known.min()) + (1 / fps if fps else 0.0) if len(known) else len(bits) / (fps or 25)
     return MediaInfo(
         name=name,
         kind="animation" if container.format.name in ("gif", "apng") else "video",

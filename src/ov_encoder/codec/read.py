@@ -7,7 +7,7 @@ pictures in memory (any codec), `none` leaves packet bits and frame types only. 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import BinaryIO
@@ -25,6 +25,7 @@ from ov_encoder.codec.vectors import CELL, Distances, frame_vectors, motion_grid
 from ov_encoder.errors import OvEncoderError
 
 SIGNAL_SOURCES = ("auto", "native", "transcode", "none")
+Pairs = Generator[tuple[Picture, FrameSignals], None, None]
 _BYTES_PER_CELL = 17  # motion 8, residual 4, qp 4, kind 1
 
 
@@ -37,7 +38,7 @@ class Reading:
     height: int  # of the picture that the maps lie on, upright
     width: int
     provenance: dict[str, Provenance]
-    pairs: Iterator[tuple[Picture, FrameSignals]]
+    pairs: Pairs
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -164,13 +165,13 @@ class _Options:
     notes: list[str]
 
 
-def _native(file: BinaryIO, info: MediaInfo, options: _Options) -> Iterator[tuple[Picture, FrameSignals]]:
+def _native(file: BinaryIO, info: MediaInfo, options: _Options) -> Pairs:
     distances = Distances(info.packet_time_K)
-    small_YX = motion_HW2 = lists_HW = None
+    small_YX: np.ndarray | None = None
+    motion_HW2: np.ndarray | None = None
+    lists_HW: np.ndarray | None = None
     shape: tuple[int, ...] = ()
-    for picture in decode(
-        file, info, limits=options.limits, export=True, threads=options.threads, notes=options.notes
-    ):
+    for picture in decode(file, info, limits=options.limits, export=True, threads=options.threads, notes=options.notes):
         coded_HW = (-(-picture.frame.height // CELL), -(-picture.frame.width // CELL))
         signals = FrameSignals(picture.index, picture.time_s, picture.frame_type, picture.packet_bits)
         signals.qp_HW = qp_grid(picture.frame, coded_HW)
@@ -199,7 +200,7 @@ def _native(file: BinaryIO, info: MediaInfo, options: _Options) -> Iterator[tupl
         yield picture, upright(signals, info.rotation)
 
 
-def _transcode(file: BinaryIO, info: MediaInfo, options: _Options) -> Iterator[tuple[Picture, FrameSignals]]:
+def _transcode(file: BinaryIO, info: MediaInfo, options: _Options) -> Pairs:
     resize = Resizer(options.height, options.width)
     waiting: list[Picture] = []
 
@@ -215,12 +216,12 @@ def _transcode(file: BinaryIO, info: MediaInfo, options: _Options) -> Iterator[t
         yield picture, signals
 
 
-def _none(file: BinaryIO, info: MediaInfo, options: _Options) -> Iterator[tuple[Picture, FrameSignals]]:
+def _none(file: BinaryIO, info: MediaInfo, options: _Options) -> Pairs:
     for picture in decode(file, info, limits=options.limits, threads=options.threads, notes=options.notes):
         yield picture, FrameSignals(picture.index, picture.time_s, picture.frame_type, picture.packet_bits)
 
 
-Provider = Callable[[BinaryIO, MediaInfo, _Options], Iterator[tuple[Picture, FrameSignals]]]
+Provider = Callable[[BinaryIO, MediaInfo, _Options], Pairs]
 
 # What each provider gives, and how sure it is: "native" is read from the source's own stream.
 PROVIDERS: dict[str, tuple[Provider, dict[str, Provenance]]] = {

@@ -13,11 +13,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
+from typing import Any
 
 import av
 import numpy as np
 
 from ov_encoder.codec.compensate import exact_residual, residual_energy
+from ov_encoder.codec.decode import plane_rows
 from ov_encoder.codec.signals import KIND_INTER, KIND_INTRA, KIND_SKIP, FrameSignals
 from ov_encoder.codec.vectors import CELL, frame_vectors, motion_grid, qp_grid
 
@@ -60,7 +62,6 @@ def transcode(frames: Iterable[np.ndarray], *, preset: str = "veryfast") -> Iter
     decoder.copy_opaque = True
     grid_HW = (-(-height // CELL), -(-width // CELL))
     reference_YX: np.ndarray | None = None
-    count = 0
 
     def pictures() -> Iterator[av.VideoFrame]:
         def drained(packets: list) -> Iterator[av.VideoFrame]:
@@ -77,10 +78,10 @@ def transcode(frames: Iterable[np.ndarray], *, preset: str = "veryfast") -> Iter
         yield from drained(encoder.encode(None))
         yield from decoder.decode(None)
 
-    for frame in pictures():
-        plane = frame.planes[0]
-        luma_YX = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[:Y, :X].copy()
-        signals = FrameSignals(count, 0.0, "I" if count == 0 else "P", 8 * (frame.opaque or 0))
+    for count, frame in enumerate(pictures()):
+        luma_YX = plane_rows(frame)[:Y, :X].copy()
+        packet_bytes: Any = frame.opaque or 0
+        signals = FrameSignals(count, 0.0, "I" if count == 0 else "P", 8 * packet_bytes)
         signals.qp_HW = qp_grid(frame, grid_HW)
         residual_YX = None
         if reference_YX is None:
@@ -95,4 +96,3 @@ def transcode(frames: Iterable[np.ndarray], *, preset: str = "veryfast") -> Iter
             signals.kind_HW = np.where(lists_HW == 0, KIND_INTRA, kind_HW).astype(np.uint8)
         yield Transcoded(signals, luma_YX, residual_YX)
         reference_YX = luma_YX
-        count += 1

@@ -9,6 +9,8 @@ Shapes: H, W = rows and columns of cells, K = packets in decode order, M = vecto
 
 from __future__ import annotations
 
+from typing import Any
+
 import av
 import numba
 import numpy as np
@@ -30,7 +32,7 @@ NONE, PAST, FUTURE, BOTH = 0, 1, 2, 3
 
 def frame_vectors(frame: av.VideoFrame) -> np.ndarray:
     """The exported vectors of a frame, [M] of dtype VECTOR; a view, empty where there are none (I-frames)."""
-    data = frame.side_data.get("MOTION_VECTORS")
+    data: Any = frame.side_data.get("MOTION_VECTORS")
     return np.empty(0, VECTOR) if data is None else np.frombuffer(data, VECTOR)
 
 
@@ -77,14 +79,12 @@ def _draw(vectors_M, motion_HW2, lists_HW, per_past, per_future):
 
 def qp_grid(frame: av.VideoFrame, grid_HW: tuple[int, int]) -> np.ndarray | None:
     """Quantiser of every cell, [H, W] float32; None where the decoder exports none."""
-    params = frame.side_data.get("VIDEO_ENC_PARAMS")
+    params: Any = frame.side_data.get("VIDEO_ENC_PARAMS")
     if params is None:
         return None
     qp_HW = np.full(grid_HW, params.qp, np.float32)
     if params.nb_blocks:
-        blocks = np.ndarray(
-            (params.nb_blocks,), BLOCK, memoryview(params), params.blocks_offset, (params.block_size,)
-        )
+        blocks = np.ndarray((params.nb_blocks,), BLOCK, memoryview(params), params.blocks_offset, (params.block_size,))
         _draw_qp(blocks, qp_HW, params.qp)
     return qp_HW
 
@@ -119,9 +119,7 @@ class Distances:
         for lag in range(1, min(K, 18)):  # at most 16 reordered frames (H.264 Annex A)
             later = rank_K[:-lag] - rank_K[lag:]  # > 0: packet k - lag is shown after packet k
             self._ahead_K[:-lag] |= later > 0
-            self._future_K[lag:] = np.where(
-                later > 0, np.minimum(self._future_K[lag:], later), self._future_K[lag:]
-            )
+            self._future_K[lag:] = np.where(later > 0, np.minimum(self._future_K[lag:], later), self._future_K[lag:])
         self._rank_K = rank_K
         self._last = -1
 

@@ -174,9 +174,7 @@ def _windows_of_slots(
     common: dict[str, Any] = {"patch": opts.patch, "seconds": seconds}
     for wanted in windows:
         if provider == "native":
-            found = native_slots(
-                reading, wanted, grid_HW, camera=opts.camera, accumulate=opts.accumulate, **common
-            )
+            found = native_slots(reading, wanted, grid_HW, camera=opts.camera, accumulate=opts.accumulate, **common)
         elif provider == "transcode":
             found = transcoded_slots(reading, wanted, grid_HW, camera=opts.camera, **common)
         else:
@@ -212,9 +210,7 @@ def _decide(
         intra_T = np.array([s.intra for s in slots])
         K = token_budget(opts.budget, (T, H, W), bits_T, intra_T, block=opts.block)
         if isinstance(opts.budget, int) and opts.budget > T * H * W:
-            notes.append(
-                f"budget of {opts.budget} tokens is more than the {T * H * W} patches there are: all kept"
-            )
+            notes.append(f"budget of {opts.budget} tokens is more than the {T * H * W} patches there are: all kept")
         if mode in ("chunk", "collage"):
             anchors_T[_chunk_slots(T, max(K // (H * W), 1))] = True
             keep_THW = np.broadcast_to(anchors_T[:, None, None], (T, H, W)).copy()

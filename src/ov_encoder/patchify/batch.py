@@ -79,17 +79,13 @@ class PatchBatch:
             bad = int(np.flatnonzero(~np.isfinite(patches_ND).all(axis=1))[0])
             raise ValueError(f"patches_ND holds NaN or infinite pixels, first in token {bad}")
         if positions_N3.shape != (N, 3):
-            raise ValueError(
-                f"positions_N3 must have shape ({N}, 3) to match patches_ND, got {positions_N3.shape}"
-            )
+            raise ValueError(f"positions_N3 must have shape ({N}, 3) to match patches_ND, got {positions_N3.shape}")
         if not np.isfinite(positions_N3).all():
             raise ValueError("positions_N3 holds NaN or infinite values")
         is_int = np.issubdtype(positions_N3.dtype, np.integer)
         positions_N3 = np.ascontiguousarray(positions_N3, dtype=np.int32 if is_int else np.float32)
         if any(n <= 0 for n in lengths) or sum(lengths) != N:
-            raise ValueError(
-                f"lengths_B must be positive and sum to {N} tokens, got {lengths} (sum {sum(lengths)})"
-            )
+            raise ValueError(f"lengths_B must be positive and sum to {N} tokens, got {lengths} (sum {sum(lengths)})")
         B = len(lengths)
         bounds = np.cumsum([0, *lengths])
         modes = ["image"] * B if modes_B is None else list(modes_B)
@@ -185,9 +181,7 @@ class PatchBatch:
         from safetensors.numpy import save_file
 
         host = self.numpy()
-        times = (
-            np.concatenate([np.asarray(t, np.float64) for t in host.slot_times_B]) if len(host) else np.zeros(0)
-        )
+        times = np.concatenate([np.asarray(t, np.float64) for t in host.slot_times_B]) if len(host) else np.zeros(0)
         header = {
             "format": FORMAT,
             "lengths_B": json.dumps(host.lengths_B),

@@ -32,9 +32,7 @@ def to_visible_indices(batch: PatchBatch) -> list[np.ndarray]:
     Raises:
         ValueError: positions that are not whole numbers, repeat, or lie outside the sample's grid.
     """
-    return [
-        _indices(np.asarray(one.positions_N3), one.grids_B[0], "positions_N3") for one in batch.numpy().unpack()
-    ]
+    return [_indices(np.asarray(one.positions_N3), one.grids_B[0], "positions_N3") for one in batch.numpy().unpack()]
 
 
 def positions_from_indices(indices_K: np.ndarray, grid: tuple[int, int, int]) -> np.ndarray:
@@ -190,9 +188,7 @@ def load_mosaics(directory: str | Path) -> PatchBatch:
     K = len(positions_K3) if positions_K3.ndim else 0
     paths = sorted(p for p in out.glob("mosaic_*") if p.suffix in SUFFIX.values())
     if not paths or [p.stem for p in paths] != [f"mosaic_{i:03d}" for i in range(len(paths))]:
-        raise OvEncoderError(
-            f"{out}: needs mosaic_000, mosaic_001, ... each once, found {[p.name for p in paths]}"
-        )
+        raise OvEncoderError(f"{out}: needs mosaic_000, mosaic_001, ... each once, found {[p.name for p in paths]}")
     if len(paths) != meta.get("canvases", len(paths)):
         raise OvEncoderError(f"{out}: meta.json names {meta['canvases']} canvases, found {len(paths)}")
     canvases, P = _load_canvases(paths, K)

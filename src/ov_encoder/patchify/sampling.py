@@ -31,9 +31,7 @@ def grid_size(
     else:
         raise ValueError(f'size={size!r}; must be a short side in pixels, "native" or (height, width)')
     if min(sides) <= 0:
-        raise ValueError(
-            f"size={size!r}; must be positive (a multiple of {unit} is used as it is, others are rounded)"
-        )
+        raise ValueError(f"size={size!r}; must be positive (a multiple of {unit} is used as it is, others are rounded)")
     rows, columns = (max(round(side / unit), 1) * block for side in sides)
     return rows, columns
 

@@ -109,9 +109,7 @@ def select(
     if slot_cap is not None and slot_cap < max(slot_floor, 1):
         raise ValueError(f"slot_cap={slot_cap} must be at least slot_floor={slot_floor} and 1")
     unit = block * block
-    blocks = (
-        np.nan_to_num(scores_THW).reshape(T, H // block, block, W // block, block).sum(axis=(2, 4)).reshape(T, -1)
-    )
+    blocks = np.nan_to_num(scores_THW).reshape(T, H // block, block, W // block, block).sum(axis=(2, 4)).reshape(T, -1)
     B = blocks.shape[1]  # blocks of a slot
     keep = np.zeros((T, B), bool)
     keep[list(anchors)] = True

@@ -133,7 +133,8 @@ def transcoded_slots(
         slot.bits, slot.intra = signals.packet_bits, _intra_share(signals)
         if signals.motion_HW2 is not None:
             if to_patches is None:
-                to_patches = ToPatches(*slot.rgb_YX3.shape[:2], reading.cell, grid_HW)
+                height, width, _ = slot.rgb_YX3.shape
+                to_patches = ToPatches(height, width, reading.cell, grid_HW)
             gathered = _Gathered(None)
             gathered.add(signals, camera)
             slot.maps_HW = gathered.maps(to_patches, 1.0)
@@ -171,8 +172,8 @@ class _Gathered:
         self.path_YX: np.ndarray | None = None
         self.energy_YX: np.ndarray | None = None
         self.bits_YX: np.ndarray | None = None
-        self._motion = before._motion if before else None
-        self._camera = before._camera if before else None
+        self._motion: np.ndarray | None = before._motion if before else None
+        self._camera: np.ndarray | None = before._camera if before else None
 
     def clear(self) -> None:
         self.path_YX = self.energy_YX = self.bits_YX = None
