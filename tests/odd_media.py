@@ -109,6 +109,17 @@ def interlaced(codec: str) -> Odd:
     return _plain(codec, name={"mpeg2": "mpeg2video"}.get(codec), options=how, tolerance=8.0)
 
 
+def foreign_title() -> Odd:
+    """An AVI whose title is Latin-1, as old cameras and tools write it."""
+    data = encode(_frames(), codec="mpeg4", container="avi")
+    title = "Vidéo d'été".encode("latin-1") + b"\0"
+    item = b"INAM" + struct.pack("<I", len(title)) + title + b"\0" * (len(title) % 2)
+    info = b"LIST" + struct.pack("<I", 4 + len(item)) + b"INFO" + item
+    at = data.index(b"LIST", data.index(b"movi") - 12)  # before the pictures
+    grown = data[:at] + info + data[at:]
+    return Odd(grown[:4] + struct.pack("<I", len(grown) - 8) + grown[8:], _frames(), "mpeg4")
+
+
 def open_gop() -> Odd:
     options = {"x264-params": "keyint=5:min-keyint=5:scenecut=0:open-gop=1"}
     return _plain("h264", bframes=True, options=options)
@@ -135,13 +146,17 @@ def two_streams() -> Odd:
     return Odd(buffer.getvalue(), _frames(), "h264")
 
 
-def rotated(degrees: int) -> Odd:
-    """An MP4 whose track header asks players to turn the picture clockwise."""
-    data = bytearray(encode(_frames()))
+def turned(mp4: bytes, degrees: int) -> bytes:
+    """The MP4 with a track header that asks players to turn the picture clockwise."""
+    data = bytearray(mp4)
     c, s = {90: (0, 1), 180: (-1, 0), 270: (0, -1)}[degrees]
     at = data.index(b"tkhd") + 4 + 40  # version, times, track, layer, volume come before the matrix
     data[at : at + 36] = struct.pack(">9i", c << 16, s << 16, 0, -s << 16, c << 16, 0, 0, 0, 1 << 30)
-    return Odd(bytes(data), np.rot90(_frames(), -degrees // 90, axes=(1, 2)), "h264")
+    return bytes(data)
+
+
+def rotated(degrees: int) -> Odd:
+    return Odd(turned(encode(_frames()), degrees), np.rot90(_frames(), -degrees // 90, axes=(1, 2)), "h264")
 
 
 def resolution_change() -> Odd:
@@ -238,6 +253,7 @@ ODD: dict[str, Callable[[], Odd]] = {
     "interlaced h264": lambda: interlaced("h264"),
     "interlaced mpeg2": lambda: interlaced("mpeg2"),
     "open gop": open_gop,
+    "latin-1 title": foreign_title,
     "b-frames hevc": lambda: _plain("hevc", bframes=True),
     "b-frames mpeg4": lambda: _plain("mpeg4", bframes=True),
     "one frame h264": lambda: one_frame("h264"),
