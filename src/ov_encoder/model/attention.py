@@ -30,12 +30,19 @@ class Segments(NamedTuple):
     lengths: list[int]
     bounds: torch.Tensor  # int32 [samples + 1] on the device, for the varlen kernel
     longest: int
+    runs: list[tuple[int, int]]  # (samples, length) of neighbours that are equally long
 
     @classmethod
     def of(cls, lengths: Sequence[int], device: torch.device) -> "Segments":
         """From lengths that the host knows: no device synchronisation happens here or later."""
         bounds = torch.tensor([0, *itertools.accumulate(lengths)], dtype=torch.int32, device=device)
-        return cls(list(lengths), bounds, max(lengths))
+        runs: list[tuple[int, int]] = []
+        for length in lengths:
+            if runs and runs[-1][1] == length:
+                runs[-1] = (runs[-1][0] + 1, length)
+            else:
+                runs.append((1, length))
+        return cls(list(lengths), bounds, max(lengths), runs)
 
 
 def attend(
@@ -50,16 +57,16 @@ def attend(
         o_MHE = varlen.varlen_attn(q_MHE, k_NHE, v_NHE, *bounds)
         assert isinstance(o_MHE, torch.Tensor)
         return o_MHE
-    out, m, n = [], 0, 0
-    # Neighbours of the same lengths go through one call, as views: nothing is gathered or padded.
-    for (q_len, k_len), run in itertools.groupby(zip(queries.lengths, keys.lengths, strict=True)):
-        R = len(list(run))
+    out, sample, m, n = [], 0, 0, 0
+    # Neighbours of the same length go through one call, as views: nothing is gathered or padded.
+    for R, k_len in keys.runs:
+        q_len = queries.lengths[sample]  # the same for all samples of a run: either 1, or as many as keys
         q_RHLE = q_MHE[m : m + R * q_len].unflatten(0, (R, q_len)).transpose(1, 2)
         k_RHLE = k_NHE[n : n + R * k_len].unflatten(0, (R, k_len)).transpose(1, 2)
         v_RHLE = v_NHE[n : n + R * k_len].unflatten(0, (R, k_len)).transpose(1, 2)
         o_RHLE = scaled_dot_product_attention(q_RHLE, k_RHLE, v_RHLE)
         out.append(o_RHLE.transpose(1, 2).flatten(0, 1))
-        m, n = m + R * q_len, n + R * k_len
+        sample, m, n = sample + R, m + R * q_len, n + R * k_len
     return out[0] if len(out) == 1 else torch.cat(out)
 
 

@@ -124,12 +124,13 @@ class OVEncoder(EncoderParts, nn.Module):
             raise ValueError(
                 f"the batch has patches of {batch.patch_size} pixels, this model takes {self.config.patch_size}"
             )
-        if not isinstance(batch.patches_ND, torch.Tensor) or batch.patches_ND.device != self.device:
-            batch = batch.to(self.device)
-        patches_NP = normalise(batch.patches_ND) if batch.patches_ND.dtype == torch.uint8 else batch.patches_ND
+        patches_NP = torch.as_tensor(batch.patches_ND).to(self.device, non_blocking=True)
+        positions_N3 = torch.as_tensor(batch.positions_N3).to(self.device, non_blocking=True)
+        if patches_NP.dtype == torch.uint8:
+            patches_NP = normalise(patches_NP)
         return self.encode(
             patches_NP,
-            batch.positions_N3,
+            positions_N3,
             batch.lengths_B,
             config=self.config,
             attention=self.attention,

@@ -89,9 +89,7 @@ class OneVisionEncoderModel(EncoderParts, PreTrainedModel):
         if output_attentions:
             raise ValueError("output_attentions=True: fused attention keeps no scores to return")
         if pixel_values.ndim not in (4, 5) or pixel_values.shape[1] != 3:
-            raise ValueError(
-                f"pixel_values must be [B, 3, H, W] or [B, 3, T, H, W], got {list(pixel_values.shape)}"
-            )
+            raise ValueError(f"pixel_values must be [B, 3, H, W] or [B, 3, T, H, W], got {list(pixel_values.shape)}")
         video = pixel_values if pixel_values.ndim == 5 else pixel_values.unsqueeze(2)
         P = self.config.patch_size
         B, _, T, H, W = video.shape
@@ -132,9 +130,7 @@ def _indices(
     bound = limit if patches == K else patches
     low, high = int(visible_indices.min()), int(visible_indices.max())
     if low < 0 or high >= bound:
-        raise ValueError(
-            f"visible_indices run from {low} to {high}; with {K} of them they must be in [0, {bound})"
-        )
+        raise ValueError(f"visible_indices run from {low} to {high}; with {K} of them they must be in [0, {bound})")
     return visible_indices.to(device=device, dtype=torch.long)
 
 

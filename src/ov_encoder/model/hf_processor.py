@@ -139,9 +139,7 @@ def from_patch_batch(batch: PatchBatch) -> BatchFeature:
         h = w = 1
     grid = patches_NS.view(B, N // (h * w), h, w, 3, P, P)
     pixels = grid.permute(0, 4, 1, 2, 5, 3, 6).reshape(B, 3, N // (h * w), h * P, w * P)
-    return BatchFeature(
-        {"pixel_values": pixels, "patch_positions": torch.as_tensor(batch.positions_N3).view(B, N, 3)}
-    )
+    return BatchFeature({"pixel_values": pixels, "patch_positions": torch.as_tensor(batch.positions_N3).view(B, N, 3)})
 
 
 def _open(image: ImageLike) -> Image.Image:

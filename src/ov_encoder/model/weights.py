@@ -95,6 +95,8 @@ def read_state(path: str | Path) -> dict[str, torch.Tensor]:
         return _read_file(path)
     try:
         where: dict[str, str] = json.loads(path.read_text())["weight_map"]
+        if outside := [file for file in where.values() if Path(file).name != file]:
+            raise ValueError(f"shard {outside[0]!r} is not in the directory of the index")
         shards = {file: _read_file(path.parent / file) for file in sorted(set(where.values()))}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
         raise OvEncoderError(f"{path}: cannot be read as an index of shards: {e!r}") from e
