@@ -71,7 +71,7 @@ def test_provenance_and_tables_show_every_row():
     text = provenance_section(video_plan(notes=["fell back"]))
     for word in ("motion: native", "residual: derived", "fell back"):
         assert word in text
-    assert '<td class="number">12</td><td>x</td>' in table_section("t", [("row", "12", "x")])
+    assert "<th>row</th><td>12 &lt; 13</td>" in table_section("t", [("row", "12 < 13")])
 
 
 def test_figures_are_embedded():

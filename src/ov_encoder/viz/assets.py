@@ -13,7 +13,6 @@ table { border-collapse: collapse; margin: 6px 0 18px; font-size: 15px; }
 td, th { text-align: left; padding: 4px 28px 4px 0; border-bottom: 1px solid var(--line); vertical-align: top; }
 th { color: var(--soft); font-weight: 500; white-space: nowrap; }
 td { overflow-wrap: anywhere; }
-td.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 figure { margin: 6px 0 18px; }
 figure img { width: 100%; display: block; }
 canvas { display: block; width: 100%; }
@@ -101,7 +100,11 @@ async function viewer(root) {
     }
     ctx.drawImage(easel, x, y, w, h);
   }
-  const columns = () => Math.max(2, Math.min(d.T, 8, Math.round(Math.sqrt(1.6 * d.T * d.H / d.W))));
+  function columns() {
+    const most = Math.min(d.T, 8), about = Math.max(1, Math.min(most, Math.round(Math.sqrt(1.6 * d.T * d.H / d.W))));
+    const gaps = n => (n - d.T % n) % n;
+    return [about, about + 1, about - 1].filter(n => n >= 1 && n <= most).sort((a, b) => gaps(a) - gaps(b))[0];
+  }
   function sheetGeometry(width) {
     const n = columns(), w = Math.floor((width - (n - 1) * 8) / n), h = Math.round(w * d.H / d.W);
     return {n, w, h, x: t => (t % n) * (w + 8), y: t => Math.floor(t / n) * (h + 28) + 2,

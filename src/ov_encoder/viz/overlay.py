@@ -138,7 +138,9 @@ def font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
 
 def _layout(tiles: int, aspect: float) -> tuple[int, int, int]:
     """Columns, tile width and tile height of a sheet that is about as wide as a screen."""
-    columns = min(tiles, 8, max(1, round(math.sqrt(1.6 * tiles / aspect))))
+    about = min(tiles, 8, max(1, round(math.sqrt(1.6 * tiles / aspect))))
+    near = [c for c in (about, about + 1, about - 1) if 1 <= c <= min(tiles, 8)]
+    columns = min(near, key=lambda c: -tiles % c)  # of about as many, those that leave the fewest gaps
     tile_w = min(_SHEET_WIDTH // columns - 12, 900)
     if tile_w / aspect > 900:
         tile_w = int(900 * aspect)

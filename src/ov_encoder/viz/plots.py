@@ -52,9 +52,7 @@ def plot_bits(info: MediaInfo) -> Figure:
     few = len(starts) < 400
     for chosen, colour, label in ((~has_key_K, SHOT, "other frames"), (has_key_K, ANCHOR, "key frames")):
         if chosen.any():
-            axes.vlines(
-                times_K[starts][chosen], 0, top_K[chosen], color=colour, label=label, lw=2.0 if few else 1.0
-            )
+            axes.vlines(times_K[starts][chosen], 0, top_K[chosen], color=colour, label=label, lw=2.0 if few else 1.0)
     if not every_key:
         axes.plot(times_K[starts][has_key_K], top_K[has_key_K], "o", color=ANCHOR, ms=4)
     axes.set_xlabel("seconds")

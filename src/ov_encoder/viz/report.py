@@ -9,7 +9,7 @@ import base64
 import html
 import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 from PIL import Image
@@ -34,16 +34,10 @@ def page(heading: str, intro: str, sections: Iterable[str]) -> str:
     )
 
 
-def table_section(heading: str, rows: Sequence[tuple[str, ...]]) -> str:
-    """A small table; the first column names the row, cells that are numbers are set to the right."""
-    lines = []
-    for head, *cells in rows:
-        tds = "".join(
-            f'<td class="number">{html.escape(c)}</td>' if c[:1].isdigit() else f"<td>{html.escape(c)}</td>"
-            for c in cells
-        )
-        lines.append(f"<tr><th>{html.escape(head)}</th>{tds}</tr>")
-    return f"<h2>{html.escape(heading)}</h2><table>{''.join(lines)}</table>"
+def table_section(heading: str, rows: Iterable[tuple[str, str]]) -> str:
+    """A small table of names and values."""
+    lines = "".join(f"<tr><th>{html.escape(a)}</th><td>{html.escape(b)}</td></tr>" for a, b in rows)
+    return f"<h2>{html.escape(heading)}</h2><table>{lines}</table>"
 
 
 def figure_section(heading: str, png: bytes) -> str:
@@ -54,7 +48,7 @@ def figure_section(heading: str, png: bytes) -> str:
 
 def provenance_section(plan: ClipPlan) -> str:
     """What each signal was and where it came from, with the fallbacks that were taken."""
-    rows: list[tuple[str, ...]] = [
+    rows = [
         (key, value if isinstance(value, str) else ", ".join(f"{k}: {v}" for k, v in value.items()))
         for key, value in plan.provenance.items()
         if key != "notes"
