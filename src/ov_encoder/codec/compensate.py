@@ -158,23 +158,36 @@ def reduction(height: int, width: int) -> int:
 
 
 def shrink(luma_YX: np.ndarray, factor: int) -> np.ndarray:
-    """Mean of every factor x factor pixels (a power of two), uint8; a remainder at the right and bottom is left out."""
-    while factor > 1:
-        luma_YX = _halve(luma_YX)
-        factor //= 2
-    return luma_YX
+    """Mean of every factor x factor pixels (1, 2, 4 or 8), uint8; a remainder at the edges is left out."""
+    if factor >= 4:
+        luma_YX, factor = _quarter(luma_YX), factor // 4
+    return _half(luma_YX) if factor == 2 else luma_YX
 
 
 @numba.njit(cache=True, nogil=True)
-def _halve(luma_YX):
+def _half(luma_YX):
     Y, X = luma_YX.shape[0] // 2, luma_YX.shape[1] // 2
-    out = np.empty((Y, X), np.uint8)
-    pair = np.empty(2 * X, np.uint16)
-    for y in range(Y):
-        for x in range(2 * X):  # two plain loops: both become vector code
-            pair[x] = np.uint16(luma_YX[2 * y, x]) + np.uint16(luma_YX[2 * y + 1, x])
+    out, sums = np.empty((Y, X), np.uint8), np.empty(2 * X, np.uint16)
+    for y in range(Y):  # two plain loops over whole rows: both become vector code
+        a, b = luma_YX[2 * y], luma_YX[2 * y + 1]
+        for x in range(2 * X):
+            sums[x] = np.uint16(a[x]) + np.uint16(b[x])
         for x in range(X):
-            out[y, x] = np.uint8((pair[2 * x] + pair[2 * x + 1] + 2) >> 2)
+            out[y, x] = np.uint8((sums[2 * x] + sums[2 * x + 1] + np.uint16(2)) >> 2)
+    return out
+
+
+@numba.njit(cache=True, nogil=True)
+def _quarter(luma_YX):
+    Y, X = luma_YX.shape[0] // 4, luma_YX.shape[1] // 4
+    out, sums = np.empty((Y, X), np.uint8), np.empty(4 * X, np.uint16)
+    for y in range(Y):
+        a, b, c, d = luma_YX[4 * y], luma_YX[4 * y + 1], luma_YX[4 * y + 2], luma_YX[4 * y + 3]
+        for x in range(4 * X):
+            sums[x] = np.uint16(a[x]) + np.uint16(b[x]) + np.uint16(c[x]) + np.uint16(d[x])
+        for x in range(X):
+            row = sums[4 * x] + sums[4 * x + 1] + sums[4 * x + 2] + sums[4 * x + 3]
+            out[y, x] = np.uint8((row + np.uint16(8)) >> 4)
     return out
 
 
@@ -189,38 +202,63 @@ def derived_energy(small_YX, previous_YX, motion_HW2, lists_HW, factor):
     H, W = lists_HW.shape
     side = CELL // factor
     energy_HW = np.zeros((H, W), np.float32)
+    errors = np.zeros(W * side, np.float32)  # squared errors of a row of cells, summed over its pixel rows
     for i in range(H):
-        for j in range(W):
-            y0, x0 = i * side, j * side
-            y1, x1 = min(y0 + side, Y), min(x0 + side, X)
-            if y1 <= y0 or x1 <= x0:  # a cell in the remainder that shrinking left out
-                continue
+        y0, y1 = i * side, min((i + 1) * side, Y)
+        j = 0
+        while j < W and y1 > y0:
+            x0 = j * side
+            if x0 >= X:  # the remainder that shrinking left out
+                break
             if lists_HW[i, j] == 0:
-                energy_HW[i, j] = _unpredicted(small_YX, previous_YX, y0, y1, x0, x1)
+                energy_HW[i, j] = _unpredicted(small_YX, previous_YX, y0, y1, x0, min(x0 + side, X))
+                j += 1
                 continue
-            mx, my = motion_HW2[i, j, 0] / np.float32(factor), motion_HW2[i, j, 1] / np.float32(factor)
-            ix, iy = int(np.floor(mx)), int(np.floor(my))
-            fx, fy = mx - np.float32(ix), my - np.float32(iy)
-            inside = x0 + ix >= 0 and y0 + iy >= 0 and x1 + ix < X and y1 + iy < Y
-            total = np.float32(0)
-            if inside:
-                for y in range(y0, y1):
-                    for x in range(x0, x1):
-                        a, b = np.float32(previous_YX[y + iy, x + ix]), np.float32(previous_YX[y + iy, x + ix + 1])
-                        c = np.float32(previous_YX[y + iy + 1, x + ix])
-                        d = np.float32(previous_YX[y + iy + 1, x + ix + 1])
-                        up, low = a + fx * (b - a), c + fx * (d - c)
-                        e = np.float32(small_YX[y, x]) - (up + fy * (low - up))
-                        total += e * e
-            else:
-                for y in range(y0, y1):
-                    ya, yb = min(max(y + iy, 0), Y - 1), min(max(y + iy + 1, 0), Y - 1)
-                    for x in range(x0, x1):
-                        xa, xb = min(max(x + ix, 0), X - 1), min(max(x + ix + 1, 0), X - 1)
-                        a, b = np.float32(previous_YX[ya, xa]), np.float32(previous_YX[ya, xb])
-                        c, d = np.float32(previous_YX[yb, xa]), np.float32(previous_YX[yb, xb])
-                        up, low = a + fx * (b - a), c + fx * (d - c)
-                        e = np.float32(small_YX[y, x]) - (up + fy * (low - up))
-                        total += e * e
-            energy_HW[i, j] = total / np.float32((y1 - y0) * (x1 - x0))
+            mx, my = motion_HW2[i, j, 0], motion_HW2[i, j, 1]
+            end = j + 1  # neighbours with the same vector are predicted in one go
+            while end < W and lists_HW[i, end] != 0 and motion_HW2[i, end, 0] == mx and motion_HW2[i, end, 1] == my:
+                end += 1
+            x1 = min(end * side, X)
+            errors[x0:x1] = 0
+            _add_errors(small_YX, previous_YX, y0, y1, x0, x1, mx / np.float32(factor), my / np.float32(factor), errors)
+            for c in range(j, end):
+                a, b = c * side, min((c + 1) * side, X)
+                total = np.float32(0)
+                for x in range(a, b):
+                    total += errors[x]
+                if b > a:
+                    energy_HW[i, c] = total / np.float32((y1 - y0) * (b - a))
+            j = end
     return energy_HW
+
+
+@numba.njit(cache=True, nogil=True)
+def _add_errors(now_YX, before_YX, y0, y1, x0, x1, mx, my, errors):
+    """Add (now - before(x + m))^2 of rows y0:y1, columns x0:x1 to `errors`, by column."""
+    Y, X = now_YX.shape
+    ix, iy = int(np.floor(mx)), int(np.floor(my))
+    fx, fy = mx - np.float32(ix), my - np.float32(iy)
+    if mx == 0 and my == 0:
+        for y in range(y0, y1):
+            for x in range(x0, x1):
+                e = np.float32(now_YX[y, x]) - np.float32(before_YX[y, x])
+                errors[x] += e * e
+    elif x0 + ix >= 0 and y0 + iy >= 0 and x1 + ix < X and y1 + iy < Y:
+        for y in range(y0, y1):
+            now, up, low = now_YX[y], before_YX[y + iy], before_YX[y + iy + 1]
+            for x in range(x0, x1):
+                a, b = np.float32(up[x + ix]), np.float32(up[x + ix + 1])
+                c, d = np.float32(low[x + ix]), np.float32(low[x + ix + 1])
+                a, c = a + fx * (b - a), c + fx * (d - c)
+                e = np.float32(now[x]) - (a + fy * (c - a))
+                errors[x] += e * e
+    else:
+        for y in range(y0, y1):
+            up, low = before_YX[min(max(y + iy, 0), Y - 1)], before_YX[min(max(y + iy + 1, 0), Y - 1)]
+            for x in range(x0, x1):
+                xa, xb = min(max(x + ix, 0), X - 1), min(max(x + ix + 1, 0), X - 1)
+                a, b = np.float32(up[xa]), np.float32(up[xb])
+                c, d = np.float32(low[xa]), np.float32(low[xb])
+                a, c = a + fx * (b - a), c + fx * (d - c)
+                e = np.float32(now_YX[y, x]) - (a + fy * (c - a))
+                errors[x] += e * e

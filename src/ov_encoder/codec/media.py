@@ -125,7 +125,13 @@ def open_video(file: BinaryIO, name: str, limits: Limits) -> Iterator[tuple[Inpu
     file.seek(0)
     options = {"max_pixels": str(limits.pixels)}
     try:
-        container = av.open(file, "r", options=options, container_options={"format_whitelist": FORMATS})
+        container = av.open(
+            file,
+            "r",
+            options=options,
+            container_options={"format_whitelist": FORMATS},
+            metadata_errors="replace",  # titles in Latin-1 are common, and no reason to refuse a video
+        )
     except FFmpegError as e:
         raise OvEncoderError(f"{name}: not a video or image that can be read ({e.strerror or e})") from e
     with container:

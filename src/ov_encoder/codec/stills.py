@@ -71,9 +71,9 @@ def read_frames(file: BinaryIO, name: str, limits: Limits) -> Iterator[tuple[np.
         try:
             for frame in ImageSequence.Iterator(image):
                 check_pixels(name, *frame.size, limits)
-                delay = frame.info.get("duration", 100) / 1000
-                yield _rgb(frame), seconds
-                seconds += delay
+                rgb = _rgb(frame)  # Pillow knows a WebP frame's duration only once it is loaded
+                yield rgb, seconds
+                seconds += frame.info.get("duration", 100) / 1000
         except (OSError, ValueError, SyntaxError, EOFError) as e:
             raise OvEncoderError(f"{name}: damaged {image.format} image: {e}") from e
 

@@ -16,6 +16,7 @@ import numba
 import numpy as np
 
 CELL = 8  # luma pixels: FFmpeg collapses partitions below 8x8 to one vector
+SHIFT = 3  # log2(CELL)
 
 VECTOR = np.dtype(
     [
@@ -48,7 +49,8 @@ def motion_grid(
     motion_HW2 = np.zeros((*grid_HW, 2), np.float32)
     lists_HW = np.zeros(grid_HW, np.uint8)
     if len(vectors_M):
-        _draw(vectors_M, motion_HW2, lists_HW, np.float32(1 / past), np.float32(-1 / future))
+        scale = int(vectors_M["motion_scale"][0])  # one per stream: 4 in H.264, 2 in MPEG-2 and MPEG-4
+        _draw(vectors_M, motion_HW2, lists_HW, np.float32(1 / (past * scale)), np.float32(-1 / (future * scale)))
     return motion_HW2, lists_HW
 
 
@@ -58,11 +60,11 @@ def _draw(vectors_M, motion_HW2, lists_HW, per_past, per_future):
     for m in range(len(vectors_M)):
         v = vectors_M[m]
         side = np.uint8(1) if v.source < 0 else np.uint8(2)
-        per = (per_past if v.source < 0 else per_future) / np.float32(v.motion_scale)
-        x, y = v.motion_x * per, v.motion_y * per
-        left, top = v.dst_x - v.w // 2, v.dst_y - v.h // 2
-        for i in range(max(top // CELL, 0), min((top + v.h - 1) // CELL + 1, H)):
-            for j in range(max(left // CELL, 0), min((left + v.w - 1) // CELL + 1, W)):
+        per = per_past if v.source < 0 else per_future
+        x, y = np.float32(v.motion_x) * per, np.float32(v.motion_y) * per
+        left, top = v.dst_x - (v.w >> 1), v.dst_y - (v.h >> 1)
+        for i in range(max(top >> SHIFT, 0), min(((top + v.h - 1) >> SHIFT) + 1, H)):
+            for j in range(max(left >> SHIFT, 0), min(((left + v.w - 1) >> SHIFT) + 1, W)):
                 had = lists_HW[i, j]
                 if had == 0 or had == side:
                     motion_HW2[i, j, 0], motion_HW2[i, j, 1], lists_HW[i, j] = x, y, side
@@ -94,9 +96,10 @@ def _draw_qp(blocks_M, qp_HW, base):
     H, W = qp_HW.shape
     for m in range(len(blocks_M)):
         b = blocks_M[m]
-        for i in range(max(b.src_y // CELL, 0), min((b.src_y + b.h - 1) // CELL + 1, H)):
-            for j in range(max(b.src_x // CELL, 0), min((b.src_x + b.w - 1) // CELL + 1, W)):
-                qp_HW[i, j] = base + b.delta_qp
+        qp = np.float32(base + b.delta_qp)
+        for i in range(max(b.src_y >> SHIFT, 0), min(((b.src_y + b.h - 1) >> SHIFT) + 1, H)):
+            for j in range(max(b.src_x >> SHIFT, 0), min(((b.src_x + b.w - 1) >> SHIFT) + 1, W)):
+                qp_HW[i, j] = qp
 
 
 class Distances:

@@ -213,18 +213,21 @@ class PatchBatch:
                 if header.get("format") != FORMAT:
                     raise OvEncoderError(f"{path}: not a saved PatchBatch (format {header.get('format')!r})")
                 tensors = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118
-            slots = np.cumsum([0, *json.loads(header["slots_B"])])
+            fields = {k: json.loads(v) for k, v in header.items() if k.endswith("_B")}
+            if wrong := [k for k, v in fields.items() if not isinstance(v, list)]:
+                raise ValueError(f"header field {wrong[0]} is no list")
+            slots = np.cumsum([0, *fields["slots_B"]])
             return cls.from_arrays(
                 patches_ND=tensors["patches_ND"],
                 positions_N3=tensors["positions_N3"],
-                lengths_B=json.loads(header["lengths_B"]),
-                modes_B=json.loads(header["modes_B"]),
-                grids_B=[(int(t), int(h), int(w)) for t, h, w in json.loads(header["grids_B"])],
+                lengths_B=fields["lengths_B"],
+                modes_B=fields["modes_B"],
+                grids_B=[(int(t), int(h), int(w)) for t, h, w in fields["grids_B"]],
                 slot_times_B=[tensors["slot_times"][a:b] for a, b in itertools.pairwise(slots)],
                 scores_N=tensors["scores_N"],
-                provenance_B=json.loads(header["provenance_B"]),
+                provenance_B=fields["provenance_B"],
             )
-        except (OSError, SafetensorError, KeyError, ValueError) as e:
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as e:
             raise OvEncoderError(f"{path}: cannot be read as a PatchBatch: {e}") from e
 
 

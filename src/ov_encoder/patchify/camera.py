@@ -20,9 +20,10 @@ import numpy as np
 from numba import njit
 
 MODELS = ("none", "median", "similarity", "affine")
-POINTS = 600  # cells that a fit looks at: more change nothing but the time
-TRIALS = 96  # exact models tried: enough that some hit three background cells out of 45 % foreground
+POINTS = 400  # cells that a fit looks at: more change nothing but the time
+TRIALS = 64  # exact models tried: enough that some hit three background cells out of 45 % foreground
 FEW = 16  # fewer valid cells than this say nothing about zoom or rotation
+STILL = 0.6  # share of cells at rest from which the camera is still: no minority can outvote them
 TRUST = 0.25  # a model that explains a smaller share than this is no camera: the median is safer
 
 
@@ -92,6 +93,11 @@ def _fit(motion_HW2, valid_HW, model):
     w = np.zeros(6)
     if model == none or len(x) == 0:
         return w, none if model == none else median, _explained(x, y, u, v, w)
+    at_rest = 0
+    for k in range(len(x)):
+        at_rest += abs(u[k]) + abs(v[k]) < 0.05
+    if at_rest >= STILL * len(x):
+        return w, model, _explained(x, y, u, v, w)
     w[0], w[3] = np.median(u), np.median(v)
     if model == median or len(x) < FEW:
         return w, median, _explained(x, y, u, v, w)

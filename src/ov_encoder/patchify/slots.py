@@ -83,14 +83,18 @@ def native_slots(
     content and not on its trail.
     """
     resize = Resizer(grid_HW[0] * patch, grid_HW[1] * patch)
-    to_patches = ToPatches(reading.height, reading.width, reading.cell, grid_HW)
-    scale = grid_HW[0] * patch / reading.height
-    gathered: _Gathered | None = None
+    coded_size: tuple[int, int] | None = None
+    gathered = _Gathered(None)
     pending = Slot(0, 0.0, np.empty(0))
     position = 0
     for picture, signals in _timed(reading.pairs, "decode and signals", seconds):
         began = time.perf_counter()
-        if gathered is None or accumulate == "frame":
+        if coded_size != (picture.frame.height, picture.frame.width):  # also when a stream changes its size
+            coded_size = picture.frame.height, picture.frame.width
+            height, width = coded_size if picture.rotation % 180 == 0 else coded_size[::-1]
+            to_patches = ToPatches(height, width, reading.cell, grid_HW)
+            gathered = _Gathered(None)
+        if accumulate == "frame":
             gathered = _Gathered(gathered)
         gathered.add(signals, camera)
         seconds["accumulate"] = seconds.get("accumulate", 0.0) + time.perf_counter() - began
@@ -101,7 +105,7 @@ def native_slots(
             began = time.perf_counter()
             pending.frame, pending.time_s, pending.rgb_YX3 = picture.index, picture.time_s, resize(picture)
             if position or picture.index:
-                pending.maps_HW = gathered.maps(to_patches, scale)
+                pending.maps_HW = gathered.maps(to_patches, grid_HW[0] * patch / height)
             seconds["resize"] = seconds.get("resize", 0.0) + time.perf_counter() - began
             yield pending
             pending, position = Slot(0, 0.0, np.empty(0)), position + 1
@@ -188,10 +192,9 @@ class _Gathered:
             self._motion, self._camera = motion_YX2, camera_YX2
         if motion_YX2 is None:
             return
-        if self.path_YX is not None and self.path_YX.shape != motion_YX2.shape[:2]:
-            self.clear()  # the stream changed its size
-        zero_YX = np.zeros(motion_YX2.shape[:2], np.float32)
-        self.path_YX = _carry(zero_YX if self.path_YX is None else self.path_YX, motion_YX2)
+        shape = motion_YX2.shape[:2]
+        old_YX = np.zeros(shape, np.float32) if self.path_YX is None else self.path_YX
+        self.path_YX = _carry(old_YX, motion_YX2)
         _add_path(self.path_YX, motion_YX2, camera_YX2)
         for name, new_YX in (("energy_YX", signals.residual_HW), ("bits_YX", signals.bits_HW)):
             if new_YX is not None:
@@ -223,7 +226,7 @@ def _carry(field_YX, motion_YX2):
                 continue
             x = min(max(np.float32(j) + mx * np.float32(0.125), np.float32(0)), np.float32(X - 1))
             y = min(max(np.float32(i) + my * np.float32(0.125), np.float32(0)), np.float32(Y - 1))
-            xa, ya = int(x), int(y)
+            xa, ya = np.int32(x), np.int32(y)
             xb, yb = min(xa + 1, X - 1), min(ya + 1, Y - 1)
             fx, fy = x - np.float32(xa), y - np.float32(ya)
             up = field_YX[ya, xa] + fx * (field_YX[ya, xb] - field_YX[ya, xa])
