@@ -45,8 +45,7 @@ def same(a: PatchBatch, b: PatchBatch) -> bool:
         and np.array_equal(a.patches_ND, b.patches_ND)
         and np.array_equal(a.positions_N3, b.positions_N3)
         and np.array_equal(a.scores_N, b.scores_N, equal_nan=True)
-        and (a.lengths_B, a.modes_B, a.grids_B, a.provenance_B)
-        == (b.lengths_B, b.modes_B, b.grids_B, b.provenance_B)
+        and (a.lengths_B, a.modes_B, a.grids_B, a.provenance_B) == (b.lengths_B, b.modes_B, b.grids_B, b.provenance_B)
         and all(np.array_equal(s, t) for s, t in pairs)
     )
 

@@ -220,9 +220,7 @@ def test_a_directory_of_the_reference_is_read(tmp_path):
 
 
 def test_what_cannot_be_a_mosaic_is_a_value_error(tmp_path):
-    with pytest.raises(
-        ValueError, match=r"50 tokens do not fill canvases of 4 x 6 = 24 patches; a budget of 48 or 72"
-    ):
+    with pytest.raises(ValueError, match=r"50 tokens do not fill canvases of 4 x 6 = 24 patches; a budget of 48 or 72"):
         save_mosaics(sample(50), tmp_path)
     with pytest.raises(ValueError, match=r"one sample is written at a time, got 2"):
         save_mosaics(pack([sample(), sample()]), tmp_path)
