@@ -89,7 +89,9 @@ class TestReference:
                 )
                 tokens, pooled = out.tokens_ND.unflatten(0, (B, N)), out.pooled_BD
             else:
-                hf = pytest.importorskip("ov_encoder.hf", exc_type=ImportError)
+                pytest.importorskip("transformers")
+                from ov_encoder import hf
+
                 config = hf.OneVisionEncoderConfig.from_json_file(THEIRS / "tiny.config.json")
                 hf_model = hf.OneVisionEncoderModel(config).eval()
                 hf_model.load_state_dict(load_file(THEIRS / "tiny.weights.safetensors"), strict=True)
