@@ -37,9 +37,7 @@ def test_crashes_hangs_and_errors_are_recorded_and_the_others_finish():
     items = ["ok:1", "abort", "ok:2", "exit", "hang", "ok:3", "kill", "raise", "segfault", "ok:4"]
     outcomes = {o.item: o for o in run_in_workers(misbehave, items, workers=2, timeout_s=4)}
     assert sorted(outcomes) == sorted(items)
-    assert {i: o.result for i, o in outcomes.items() if not o.failure} == {
-        f"ok:{n}": f"OK:{n}" for n in range(1, 5)
-    }
+    assert {i: o.result for i, o in outcomes.items() if not o.failure} == {f"ok:{n}": f"OK:{n}" for n in range(1, 5)}
     assert {i: o.failure for i, o in outcomes.items() if o.failure} == {
         "abort": "crash",
         "exit": "crash",
@@ -106,6 +104,24 @@ def test_a_slow_caller_does_not_make_finished_workers_look_late():
         if len(outcomes) == 1:
             time.sleep(3.5)  # past the deadline of the item that the other worker finished long ago
     assert [o.failure for o in outcomes] == [""] * 4
+
+
+class SlowToImport:
+    """Work whose arrival in a worker takes two seconds, as importing heavy libraries does."""
+
+    def __setstate__(self, state) -> None:
+        time.sleep(2)
+
+    def __getstate__(self):
+        return {"not": "empty"}
+
+    def __call__(self, n: int) -> int:
+        return n
+
+
+def test_starting_a_process_does_not_count_as_an_items_time():
+    outcomes = list(run_in_workers(SlowToImport(), range(2), workers=1, timeout_s=1))
+    assert [o.failure for o in outcomes] == ["", ""]
 
 
 def own_pid(n: int) -> int:

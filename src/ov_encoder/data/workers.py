@@ -21,6 +21,8 @@ from typing import Any, Generic, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+_READY = "ready"
+_START_S = 120.0  # for a process to start and import its work, on a busy machine; not part of an item's time
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,9 @@ def _run(
             for pipe in ready or [p for p, (w, _) in busy.items() if w.deadline <= time.monotonic()]:
                 assert isinstance(pipe, Connection)
                 worker, item = busy.pop(pipe)
+                if not worker.ready and worker.greets(timeout_s):
+                    busy[pipe] = worker, item  # only now does its item's time run
+                    continue
                 outcome: Outcome[Item, Result]
                 # A result that waits in the pipe counts, however late we look: the caller was slow, not it.
                 if not pipe.poll():
@@ -138,12 +143,22 @@ class _Worker:
         self.process.start()
         theirs.close()  # so that the worker's death reads as end of file here
         self.deadline = float("inf")
+        self.ready = False  # has it told us that it is up?
         self.served = 0
 
     def give(self, item: Any, timeout_s: float) -> None:
-        self.deadline = time.monotonic() + timeout_s
+        self.deadline = time.monotonic() + timeout_s + (0 if self.ready else _START_S)
         with contextlib.suppress(BrokenPipeError):  # died while idle: reading its pipe will say so
             self.pipe.send(item)
+
+    def greets(self, timeout_s: float) -> bool:
+        """Take the first message of a fresh process. False if it has died, or says nothing."""
+        try:
+            self.ready = self.pipe.poll() and self.pipe.recv() == _READY
+        except (EOFError, ConnectionResetError):
+            return False
+        self.deadline = time.monotonic() + timeout_s
+        return self.ready
 
     def kill(self) -> None:
         self.process.kill()
@@ -157,6 +172,7 @@ def _serve(pipe: Connection, work: Callable) -> None:
     for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"):
         os.environ.setdefault(name, "1")
     threading.Thread(target=_die_with_parent, daemon=True).start()
+    pipe.send(_READY)
     while True:
         try:
             item = pipe.recv()
