@@ -126,7 +126,7 @@ class ProbeAttention(nn.Module):
         B, heads = len(segments.lengths), (self.heads, -1)
         q_weight, k_weight, v_weight = self.in_proj_weight.chunk(3)
         q_bias, k_bias, v_bias = self.in_proj_bias.chunk(3)
-        q_BHE = F.linear(probe_1D, q_weight, q_bias).unflatten(-1, heads).expand(B, -1, -1)
+        q_BHE = F.linear(probe_1D.expand(B, -1), q_weight, q_bias).unflatten(-1, heads)
         k_NHE = F.linear(x_ND, k_weight, k_bias).unflatten(-1, heads)
         v_NHE = F.linear(x_ND, v_weight, v_bias).unflatten(-1, heads)
         probes = Segments.of([1] * B, x_ND.device)
