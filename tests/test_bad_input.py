@@ -133,7 +133,8 @@ def test_impossible_sizes_are_refused_before_memory_is_taken(tmp_path, size):
     outcomes = survey(sources, tmp_path)
     refuse_bad(outcomes)
     for name, outcome in outcomes.items():
-        assert outcome.grown_mb < 100, (name, outcome)
+        within = size[0] * size[1] <= ov.Limits().pixels  # then Pillow may hold a few copies of the picture
+        assert outcome.grown_mb < (300 if within else 100), (name, outcome)
     if size in ((30000, 30000), (8000, 16000)):
         # MPEG-4 in MP4 carries its own size, so its container's lie changes nothing.
         assert {n.split()[0] for n, o in outcomes.items() if o.kind == "result"} == {"mp4"}

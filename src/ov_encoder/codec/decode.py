@@ -117,7 +117,7 @@ def decode(
         ctx.copy_opaque = True  # packet size and key flag reach the frame even in streams without pts
         start, base = stream.start_time or 0, stream.time_base or Fraction(0)
         count = damaged = 0
-        for frame in _frames(container, stream, notes, limits):
+        for frame in _frames(container, stream, info.name, notes, limits):
             if frame.is_corrupt:
                 damaged += 1
                 continue
@@ -134,7 +134,7 @@ def decode(
             raise OvEncoderError(f"{info.name}: no frame of its {info.codec} stream could be decoded" + _because(notes))
 
 
-def _frames(container, stream, notes: list[str], limits: Limits) -> Iterator[av.VideoFrame]:
+def _frames(container, stream, name: str, notes: list[str], limits: Limits) -> Iterator[av.VideoFrame]:
     broken, packets, reason = 0, 0, ""
     demuxed = container.demux(stream)
     while True:
@@ -147,7 +147,10 @@ def _frames(container, stream, notes: list[str], limits: Limits) -> Iterator[av.
             packet.opaque = (packets, packet.size, packet.is_keyframe)
             packets += 1
             if packets > limits.frames:
-                raise OvEncoderError(f"more than {limits.frames} frames; raise Limits.frames if that is right")
+                raise OvEncoderError(f"{name}: more than {limits.frames} frames; raise Limits.frames if that is right")
+            if packet.is_corrupt:  # cut short in the container: a decoder would make up the rest of the picture
+                broken, reason = broken + 1, "cut short"
+                continue
         try:
             yield from stream.codec_context.decode(packet if packet is not None and packet.size else None)
         except EOFError:  # the decoder was flushed already

@@ -57,12 +57,14 @@ def binary(source: Source, limits: Limits) -> Iterator[BinaryIO]:
     """
     name = source_name(source)
     if isinstance(source, str | os.PathLike):
+        if not name:
+            raise ValueError("source is an empty path; give a media file")
         path = Path(source)
-        if path.is_dir():
-            raise OvEncoderError(f"{name}: is a directory; give a media file (ov-encoder encode takes folders)")
-        if path.exists() and not path.is_file():
-            raise OvEncoderError(f"{name}: is not a regular file; give a media file, bytes or a file object")
         try:
+            if path.is_dir():
+                raise OvEncoderError(f"{name}: is a directory; give a media file (ov-encoder encode takes folders)")
+            if path.exists() and not path.is_file():
+                raise OvEncoderError(f"{name}: is not a regular file; give a media file, bytes or a file object")
             file: BinaryIO = path.open("rb")
         except FileNotFoundError:
             raise OvEncoderError(f"{name}: no such file") from None
@@ -77,7 +79,15 @@ def binary(source: Source, limits: Limits) -> Iterator[BinaryIO]:
             source.seek(0)
         except (OSError, ValueError) as e:
             raise ValueError(f"{name}: the file object is not seekable; read it into bytes first") from e
-        yield _not_empty(_Capped(source, limits.bytes, name), name)
+        capped = _Capped(source, limits.bytes, name)
+        try:
+            yield _not_empty(capped, name)
+        except Exception as e:  # FFmpeg hides what a callback raised behind an error of its own
+            if capped.failure is not None and capped.failure is not e:
+                raise capped.failure from e
+            raise
+        if capped.failure is not None:
+            raise capped.failure
     else:
         raise ValueError(f"source must be a path, bytes or a seekable binary file, got {type(source).__name__}")
 
@@ -87,13 +97,26 @@ class _Capped(io.RawIOBase):
 
     def __init__(self, file: BinaryIO, cap: int, name: str) -> None:
         self._file, self._left, self._cap, self._name = file, 4 * cap, cap, name  # probing may read parts again
+        self.failure: Exception | None = None
 
     def read(self, size: int = -1) -> bytes:
-        data = self._file.read(size if 0 <= size <= self._left else self._left + 1)
-        self._left -= len(data)
-        if self._left < 0 or self._file.tell() > self._cap:
-            raise OvEncoderError(f"{self._name}: more than {self._cap} bytes; raise Limits.bytes if that is right")
-        return data
+        if self.failure is not None:
+            return b""  # FFmpeg sees the end of the file; `binary` raises the failure
+        try:
+            wanted = size if 0 <= size <= self._left else self._left + 1
+            data = self._file.read(wanted)
+            if not isinstance(data, bytes | bytearray | memoryview):
+                raise ValueError(f"{self._name}: read() gave {type(data).__name__}, not bytes; open it in binary mode")
+            if len(data) > wanted:  # more than the caller's buffer holds
+                raise OvEncoderError(f"{self._name}: read({wanted}) gave {len(data)} bytes; the file object is broken")
+            self._left -= len(data)
+            if self._left < 0 or self._file.tell() > self._cap:
+                raise OvEncoderError(f"{self._name}: more than {self._cap} bytes; raise Limits.bytes if that is right")
+        except (OvEncoderError, ValueError) as e:
+            self.failure = e
+        except OSError as e:
+            self.failure = OvEncoderError(f"{self._name}: cannot be read: {e.strerror or e}")
+        return b"" if self.failure is not None else bytes(data)
 
     def seek(self, offset: int, whence: int = 0) -> int:
         return self._file.seek(offset, whence)
@@ -109,7 +132,7 @@ class _Capped(io.RawIOBase):
 
 
 def _not_empty(file, name: str):
-    if not file.read(1):
+    if not file.read(1) and getattr(file, "failure", None) is None:
         raise OvEncoderError(f"{name}: is empty (0 bytes)")
     file.seek(0)
     return file

@@ -24,6 +24,7 @@ from ov_encoder.codec.transcode import transcode
 from ov_encoder.codec.vectors import CELL, Distances, frame_vectors, motion_grid, qp_grid
 from ov_encoder.errors import OvEncoderError
 
+MAX_SIDE = 16384  # pixels: the largest side that x264 takes
 SIGNAL_SOURCES = ("auto", "native", "transcode", "none")
 Pairs = Generator[tuple[Picture, FrameSignals], None, None]
 _BYTES_PER_CELL = 17  # motion 8, residual 4, qp 4, kind 1
@@ -68,12 +69,14 @@ def read(
         ValueError: unknown `signals`, or "native" for a codec that exports none.
     """
     limits = limits or Limits()
+    if size is not None:
+        check_size(size)
     info = inspect(source, limits=limits)
     provider = choose_provider(info, signals)
     notes = list(info.notes)
     with binary(source, limits) as file:
         if provider == "transcode":
-            height, width = size or _fit(info.height, info.width, 448)
+            height, width = _fit(info.height, info.width, 448) if size is None else size
         else:
             height, width = info.height, info.width
         provide, provenance = PROVIDERS[provider]
@@ -85,6 +88,17 @@ def read(
             yield Reading(info, provider, height, width, dict(provenance), pairs, notes)
         finally:
             pairs.close()
+
+
+def check_size(size: object) -> None:
+    """Refuse anything but (height, width) in pixels that the transcode can work at.
+
+    Raises:
+        ValueError: naming the size.
+    """
+    good = isinstance(size, tuple | list) and len(size) == 2 and all(isinstance(n, int | np.integer) for n in size)
+    if not good or not all(0 < n <= MAX_SIDE for n in size):  # type: ignore[attr-defined]
+        raise ValueError(f"size={size!r}; must be (height, width) in pixels, 1 to {MAX_SIDE} each")
 
 
 def choose_provider(info: MediaInfo, signals: str) -> str:
@@ -253,5 +267,5 @@ def upright(signals: FrameSignals, rotation: int) -> FrameSignals:
 
 
 def _fit(height: int, width: int, short: int) -> tuple[int, int]:
-    scale = min(1.0, short / min(height, width))
+    scale = min(1.0, short / min(height, width), MAX_SIDE / max(height, width))
     return max(round(height * scale / 2) * 2, 2), max(round(width * scale / 2) * 2, 2)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps, ImageSequence, UnidentifiedImageError
+from PIL import Image, ImageOps, ImageSequence
 
 from ov_encoder.codec.info import MediaInfo
 from ov_encoder.codec.limits import Limits
@@ -36,7 +37,7 @@ def describe(file: BinaryIO, name: str, limits: Limits) -> MediaInfo:
     Raises:
         OvEncoderError: damaged, of unknown format, or beyond the limits.
     """
-    with _open(file, name, limits) as image:
+    with _named(name), _open(file, name, limits) as image:
         frames = getattr(image, "n_frames", 1)
         if frames > limits.frames:
             raise OvEncoderError(f"{name}: {frames} frames; the limit is {limits.frames} (raise Limits.frames)")
@@ -66,16 +67,26 @@ def read_frames(file: BinaryIO, name: str, limits: Limits) -> Iterator[tuple[np.
     Raises:
         OvEncoderError: damaged pixels or beyond the limits; frames before the damage have been given.
     """
-    with _open(file, name, limits) as image:
+    with _named(name), _open(file, name, limits) as image:
         seconds = 0.0
-        try:
-            for frame in ImageSequence.Iterator(image):
-                check_pixels(name, *frame.size, limits)
-                rgb = _rgb(frame)  # Pillow knows a WebP frame's duration only once it is loaded
-                yield rgb, seconds
-                seconds += frame.info.get("duration", 100) / 1000
-        except (OSError, ValueError, SyntaxError, EOFError) as e:
-            raise OvEncoderError(f"{name}: damaged {image.format} image: {e}") from e
+        for frame in ImageSequence.Iterator(image):
+            check_pixels(name, *frame.size, limits)
+            rgb = _rgb(frame)  # Pillow knows a WebP frame's duration only once it is loaded
+            yield rgb, seconds
+            seconds += frame.info.get("duration", 100) / 1000
+
+
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Whatever Pillow raises becomes an error that names the file: its plugins raise what damaged bytes lead to
+    (OSError, SyntaxError, IndexError, struct.error, ...), and no list of them would be complete.
+    """
+    try:
+        yield
+    except (OvEncoderError, GeneratorExit):
+        raise
+    except Exception as e:
+        raise OvEncoderError(f"{name}: damaged image: {e or type(e).__name__}") from e
 
 
 def _open(file: BinaryIO, name: str, limits: Limits) -> Image.Image:
@@ -85,8 +96,6 @@ def _open(file: BinaryIO, name: str, limits: Limits) -> Image.Image:
             image = Image.open(file)
     except Image.DecompressionBombError as e:
         raise OvEncoderError(f"{name}: {e}; the limit is {limits.pixels} pixels") from e
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as e:
-        raise OvEncoderError(f"{name}: damaged image header: {e}") from e
     check_pixels(name, *image.size, limits)
     return image
 

@@ -5,6 +5,7 @@ Shapes: T = slots, H, W = patch rows and columns.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import numpy as np
 from ov_encoder.codec.info import MediaInfo
 from ov_encoder.codec.limits import Limits
 from ov_encoder.codec.media import Source, inspect
-from ov_encoder.codec.read import SIGNAL_SOURCES, Reading, choose_provider, read
+from ov_encoder.codec.read import MAX_SIDE, SIGNAL_SOURCES, Reading, choose_provider, read
 from ov_encoder.errors import OvEncoderError
 from ov_encoder.patchify.batch import PatchBatch
 from ov_encoder.patchify.camera import MODELS as CAMERAS
@@ -23,7 +24,7 @@ from ov_encoder.patchify.layouts import collage_batch
 from ov_encoder.patchify.plan import ClipPlan
 from ov_encoder.patchify.saliency import FUSIONS, NORMALISE, SIGNAL_KINDS, score
 from ov_encoder.patchify.sampling import grid_size, rate_slots, uniform_slots
-from ov_encoder.patchify.select import ANCHOR_RULES, anchor_slots, select, token_budget
+from ov_encoder.patchify.select import anchor_slots, select, token_budget
 from ov_encoder.patchify.shots import find_shots
 from ov_encoder.patchify.slots import Slot, native_slots, plain_slots, transcoded_slots
 
@@ -83,8 +84,13 @@ class Options:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise ValueError(f"{name}={value!r}; must be a whole number of at least {least}")
-        if isinstance(self.anchors, str) and self.anchors not in ANCHOR_RULES:
-            raise ValueError(f"anchors={self.anchors!r}; must be a number or one of: {', '.join(ANCHOR_RULES)}")
+        if self.slot_cap is not None and (
+            not isinstance(self.slot_cap, int) or self.slot_cap < max(self.slot_floor, 1)
+        ):
+            raise ValueError(f"slot_cap={self.slot_cap!r}; must be None or a whole number of at least slot_floor and 1")
+        if not 0 <= self.centre_prior < math.inf:
+            raise ValueError(f"centre_prior={self.centre_prior!r}; must be 0 or a positive number")
+        anchor_slots(self.anchors, [0], np.zeros(1, bool), room=1)
         grid_size(224, 224, self.size, patch=self.patch, block=self.block)
         token_budget(self.budget, (1, self.block, self.block), np.ones(1), np.ones(1), block=self.block)
 
@@ -119,7 +125,7 @@ def patchify_windows(
     Raises:
         OvEncoderError: the source cannot be read. ValueError: an option that is not allowed.
     """
-    if not rate > 0:
+    if not 0 < rate < math.inf:
         raise ValueError(f"rate={rate!r}; must be a positive number of slots per second")
     opts, limits = Options(**options), limits or Limits()
     info = inspect(source, limits=limits)
@@ -148,6 +154,12 @@ def _plans(
         raise OvEncoderError(
             f"{info.name}: {most} frames of {grid_HW[0] * opts.patch}x{grid_HW[1] * opts.patch} pixels take {need} "
             f"bytes; the limit is {limits.bytes} (a smaller size, fewer frames, or raise Limits.bytes)"
+        )
+    sides = grid_HW[0] * opts.patch, grid_HW[1] * opts.patch
+    if max(sides) > MAX_SIDE:
+        raise OvEncoderError(
+            f"{info.name}: its {info.height}x{info.width} pixels become {sides[0]}x{sides[1]} at size={opts.size!r}; "
+            f"at most {MAX_SIDE} a side (give size=(height, width))"
         )
     provider = choose_provider(info, opts.signals) if mode == "codec" else "none"
     with read(
@@ -222,7 +234,6 @@ def _decide(
                 shots,
                 np.array([s.key for s in slots]),
                 room=room,
-                scored_T=np.array([bool(s.maps_HW) for s in slots]),
             )
             if isinstance(opts.anchors, int) and len(anchored) < min(opts.anchors, T):
                 notes.append(

@@ -45,9 +45,9 @@ def uniform_slots(count: int, slots: int) -> np.ndarray:
 
 
 def rate_slots(times_T: np.ndarray, rate: float) -> np.ndarray:
-    """Frame numbers nearest after every multiple of 1 / rate seconds; each frame at most once.
+    """Numbers of the first frame at or after every multiple of 1 / rate seconds; each frame at most once.
 
     times_T: display time of every frame in seconds, ascending.
     """
-    due = np.arange(times_T[0], times_T[-1] + 0.5 / rate, 1 / rate)
-    return np.unique(np.minimum(np.searchsorted(times_T, due - 1e-6), len(times_T) - 1))
+    due_T = np.floor((times_T - times_T[0]) * rate + 1e-6)  # multiples passed by the time of each frame
+    return np.flatnonzero(np.diff(due_T, prepend=-1) > 0)

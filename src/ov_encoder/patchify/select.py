@@ -41,23 +41,21 @@ def token_budget(
         predicted = bits_T[intra_T < 1].sum()
         frames_worth = 1 + predicted / whole.mean() if len(whole) and whole.mean() > 0 else 0.0
         K = round(float(np.clip(frames_worth / T, MIN_SHARE, MAX_SHARE)) * total)
-    elif isinstance(budget, bool) or not budget > 0 or (isinstance(budget, float) and budget > 1):
-        raise ValueError(f"budget={budget!r}; must be at least 1 token (int) or a share in (0, 1] (float)")
+    elif isinstance(budget, float) and 0 < budget <= 1:
+        K = round(budget * total)
+    elif isinstance(budget, int) and not isinstance(budget, bool) and budget >= 1:
+        K = budget
     else:
-        K = round(budget * total) if isinstance(budget, float) else int(budget)
+        raise ValueError(f"budget={budget!r}; must be at least 1 token (int) or a share in (0, 1] (float)")
     K = min(max(K, unit), total)
     return K // unit * unit
 
 
-def anchor_slots(
-    anchors: int | str, shots: Sequence[int], keys_T: np.ndarray, *, room: int, scored_T: np.ndarray
-) -> list[int]:
+def anchor_slots(anchors: int | str, shots: Sequence[int], keys_T: np.ndarray, *, room: int) -> list[int]:
     """Slots to keep whole, at most `room`, ascending.
 
     anchors: a number of frames (shot starts first, longest shots before shorter ones, the rest spread evenly),
     "scenes" (every shot start), "keyframes" (slots after the stream's key frames), "first" or "none".
-    scored_T: slots that have signals; a leading slot without any is always the first choice.
-
     Raises:
         ValueError: a negative number or an unknown word.
     """
@@ -76,7 +74,7 @@ def anchor_slots(
         }[anchors]
         chosen = list(dict.fromkeys(chosen))
     else:
-        if isinstance(anchors, bool) or anchors < 0:
+        if not isinstance(anchors, int) or isinstance(anchors, bool) or anchors < 0:
             raise ValueError(f"anchors={anchors!r}; must be 0 or more frames, or: {', '.join(ANCHOR_RULES)}")
         chosen = starts[:anchors]
         while len(chosen) < min(anchors, T):
