@@ -27,7 +27,7 @@ class PatchOptions:
     patch: int = 14
     """Side of a patch in pixels; must be the model's."""
     anchors: int | Literal["scenes", "keyframes", "first", "none"] = 2
-    """Whole frames to keep, at most half of the budget."""
+    """Whole frames to keep, as far as the budget allows."""
     signal: Literal["fused", "motion", "residual", "bits"] = "fused"
     """What patches are ranked by."""
     signals: Literal["auto", "native", "transcode"] = "auto"

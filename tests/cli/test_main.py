@@ -1,0 +1,98 @@
+"""The front door: help is light and complete, errors are one line, exit codes mean something."""
+
+import logging
+import re
+import subprocess
+import sys
+
+import pytest
+
+from ov_encoder.cli import main
+
+COMMANDS = {
+    "demo": "--out --model --video --image",
+    "inspect": "FILE --json --plot --decode",
+    "encode": "PATHS... --out --model --format --tokens --rate --workers --timeout --device --dtype --batch-tokens "
+    "+patch",
+    "view": "FILE --out +patch",
+    "models": "",
+    "bench": "FILE --model --repeat --device --dtype +patch",
+}
+PATCH_OPTIONS = (
+    "--mode --frames --budget --size --patch --anchors --signal --signals --camera --accumulate --normalise --fusion "
+    "--centre-prior --block --slot-floor --slot-cap --threads"
+)
+HEAVY = ("torch", "av", "numba", "numpy", "transformers", "matplotlib", "pyarrow", "PIL")
+
+
+def help_of(capsys, *arguments: str) -> str:
+    with pytest.raises(SystemExit) as leaving:
+        main([*arguments, "--help"])
+    assert leaving.value.code == 0
+    return capsys.readouterr().out
+
+
+def test_the_commands_are_these(capsys):
+    text = help_of(capsys)
+    assert f"{{{','.join(COMMANDS)}}}" in text
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_options_are_these(capsys, command):
+    text = help_of(capsys, command)
+    options = re.findall(r"^\W*(?:-\w \w+, )?(--[a-z][\w-]*)", text, re.M)
+    wanted = COMMANDS[command].replace("+patch", PATCH_OPTIONS).split()
+    assert [o for o in options if o != "--help"] == [w for w in wanted if w.startswith("--")]
+    for place in wanted:
+        assert place in text
+    assert f"Example: ov-encoder {command}" in text
+
+
+@pytest.mark.parametrize("arguments", [["--help"], *([c, "--help"] for c in COMMANDS)])
+def test_help_imports_nothing_heavy(arguments):
+    code = (
+        f"import sys; from ov_encoder.cli import main\n"
+        f"try: main({arguments!r})\n"
+        f"except SystemExit: pass\n"
+        f"print([m for m in {HEAVY!r} if m in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "[]" and "ov-encoder" in done.stdout
+
+
+def test_import_brings_nothing_heavy():
+    code = f"import sys, ov_encoder; print([m for m in {HEAVY!r} if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("command", ["inspect", "view", "bench"])
+def test_bad_media_is_one_line_and_exit_code_1(capsys, tmp_path, command):
+    assert main([command, str(tmp_path / "missing.mp4")]) == 1
+    out, err = capsys.readouterr()
+    assert err.splitlines()[-1] == f"error: {tmp_path / 'missing.mp4'}: no such file"
+    assert "Traceback" not in err and not out
+
+
+def test_bad_arguments_are_one_line_and_exit_code_2(capsys, photo):
+    assert main(["view", str(photo), "--budget", "0"]) == 2
+    assert capsys.readouterr().err.startswith("error: budget")
+
+
+def test_unknown_options_exit_with_2(capsys):
+    with pytest.raises(SystemExit) as leaving:
+        main(["inspect", "x", "--budgett", "3"])
+    assert leaving.value.code == 2
+
+
+def test_debug_shows_the_traceback(monkeypatch, tmp_path):
+    from ov_encoder.errors import OvEncoderError
+
+    monkeypatch.setenv("OV_ENCODER_DEBUG", "1")
+    with pytest.raises(OvEncoderError):
+        main(["inspect", str(tmp_path / "missing.mp4")])
+
+
+@pytest.fixture(autouse=True)
+def quiet_logging():
+    yield
+    logging.getLogger().handlers.clear()
