@@ -21,6 +21,4 @@ __all__ = ["OneVisionEncoderConfig", "OneVisionEncoderModel", "OneVisionEncoderP
 
 AutoConfig.register(OneVisionEncoderConfig.model_type, OneVisionEncoderConfig, exist_ok=True)
 AutoModel.register(OneVisionEncoderConfig, OneVisionEncoderModel, exist_ok=True)
-AutoImageProcessor.register(
-    OneVisionEncoderConfig, slow_image_processor_class=OneVisionEncoderProcessor, exist_ok=True
-)
+AutoImageProcessor.register(OneVisionEncoderConfig, slow_image_processor_class=OneVisionEncoderProcessor, exist_ok=True)

@@ -158,36 +158,39 @@ def reduction(height: int, width: int) -> int:
 
 
 def shrink(luma_YX: np.ndarray, factor: int) -> np.ndarray:
-    """Mean of every factor x factor pixels (1, 2, 4 or 8), uint8; a remainder at the edges is left out."""
-    if factor >= 4:
-        luma_YX, factor = _quarter(luma_YX), factor // 4
-    return _half(luma_YX) if factor == 2 else luma_YX
+    """Mean of every factor x factor pixels (1, 2, 4 or 8), float32; a remainder at the edges is left out."""
+    if factor == 1:
+        return luma_YX.astype(np.float32)
+    if factor == 4:
+        return _quarter(luma_YX)
+    half_YX = _half(luma_YX)
+    return half_YX if factor == 2 else _quarter(half_YX)
 
 
 @numba.njit(cache=True, nogil=True)
 def _half(luma_YX):
     Y, X = luma_YX.shape[0] // 2, luma_YX.shape[1] // 2
-    out, sums = np.empty((Y, X), np.uint8), np.empty(2 * X, np.uint16)
+    out, sums = np.empty((Y, X), np.float32), np.empty(2 * X, np.float32)
     for y in range(Y):  # two plain loops over whole rows: both become vector code
         a, b = luma_YX[2 * y], luma_YX[2 * y + 1]
         for x in range(2 * X):
-            sums[x] = np.uint16(a[x]) + np.uint16(b[x])
+            sums[x] = np.float32(a[x]) + np.float32(b[x])
         for x in range(X):
-            out[y, x] = np.uint8((sums[2 * x] + sums[2 * x + 1] + np.uint16(2)) >> 2)
+            out[y, x] = (sums[2 * x] + sums[2 * x + 1]) * np.float32(1 / 4)
     return out
 
 
 @numba.njit(cache=True, nogil=True)
 def _quarter(luma_YX):
     Y, X = luma_YX.shape[0] // 4, luma_YX.shape[1] // 4
-    out, sums = np.empty((Y, X), np.uint8), np.empty(4 * X, np.uint16)
+    out, sums = np.empty((Y, X), np.float32), np.empty(4 * X, np.float32)
     for y in range(Y):
         a, b, c, d = luma_YX[4 * y], luma_YX[4 * y + 1], luma_YX[4 * y + 2], luma_YX[4 * y + 3]
         for x in range(4 * X):
-            sums[x] = np.uint16(a[x]) + np.uint16(b[x]) + np.uint16(c[x]) + np.uint16(d[x])
+            sums[x] = (np.float32(a[x]) + np.float32(b[x])) + (np.float32(c[x]) + np.float32(d[x]))
         for x in range(X):
-            row = sums[4 * x] + sums[4 * x + 1] + sums[4 * x + 2] + sums[4 * x + 3]
-            out[y, x] = np.uint8((row + np.uint16(8)) >> 4)
+            row = (sums[4 * x] + sums[4 * x + 1]) + (sums[4 * x + 2] + sums[4 * x + 3])
+            out[y, x] = row * np.float32(1 / 16)
     return out
 
 
@@ -195,7 +198,7 @@ def _quarter(luma_YX):
 def derived_energy(small_YX, previous_YX, motion_HW2, lists_HW, factor):
     """Mean squared error per cell of predicting the picture from the previous one by its motion, [H, W] float32.
 
-    small_YX, previous_YX: uint8 luma shrunk by `factor`. motion_HW2: pixels per frame at full size. Cells without
+    small_YX, previous_YX: float32 luma shrunk by `factor`. motion_HW2: pixels per frame at full size. Cells without
     a vector (lists_HW == 0) are treated as intra, as in `residual_energy`. Bilinear, border samples repeated.
     """
     Y, X = small_YX.shape
@@ -241,24 +244,22 @@ def _add_errors(now_YX, before_YX, y0, y1, x0, x1, mx, my, errors):
     if mx == 0 and my == 0:
         for y in range(y0, y1):
             for x in range(x0, x1):
-                e = np.float32(now_YX[y, x]) - np.float32(before_YX[y, x])
+                e = now_YX[y, x] - before_YX[y, x]
                 errors[x] += e * e
     elif x0 + ix >= 0 and y0 + iy >= 0 and x1 + ix < X and y1 + iy < Y:
         for y in range(y0, y1):
             now, up, low = now_YX[y], before_YX[y + iy], before_YX[y + iy + 1]
             for x in range(x0, x1):
-                a, b = np.float32(up[x + ix]), np.float32(up[x + ix + 1])
-                c, d = np.float32(low[x + ix]), np.float32(low[x + ix + 1])
-                a, c = a + fx * (b - a), c + fx * (d - c)
-                e = np.float32(now[x]) - (a + fy * (c - a))
+                a = up[x + ix] + fx * (up[x + ix + 1] - up[x + ix])
+                c = low[x + ix] + fx * (low[x + ix + 1] - low[x + ix])
+                e = now[x] - (a + fy * (c - a))
                 errors[x] += e * e
     else:
         for y in range(y0, y1):
             up, low = before_YX[min(max(y + iy, 0), Y - 1)], before_YX[min(max(y + iy + 1, 0), Y - 1)]
             for x in range(x0, x1):
                 xa, xb = min(max(x + ix, 0), X - 1), min(max(x + ix + 1, 0), X - 1)
-                a, b = np.float32(up[xa]), np.float32(up[xb])
-                c, d = np.float32(low[xa]), np.float32(low[xb])
-                a, c = a + fx * (b - a), c + fx * (d - c)
-                e = np.float32(now_YX[y, x]) - (a + fy * (c - a))
+                a = up[xa] + fx * (up[xb] - up[xa])
+                c = low[xa] + fx * (low[xb] - low[xa])
+                e = now_YX[y, x] - (a + fy * (c - a))
                 errors[x] += e * e

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Any, BinaryIO
 
 import av
@@ -115,7 +114,7 @@ def decode(
             {"flags2": "+export_mvs", "export_side_data": "venc_params"} if export else {}
         )
         ctx.copy_opaque = True  # packet size and key flag reach the frame even in streams without pts
-        start, base = stream.start_time or 0, stream.time_base or Fraction(0)
+        start, base = stream.start_time or 0, float(stream.time_base or 0)
         count = damaged = 0
         for frame in _frames(container, stream, info.name, notes, limits):
             if frame.is_corrupt:
@@ -124,7 +123,7 @@ def decode(
             check_pixels(info.name, frame.width, frame.height, limits)
             opaque: Any = frame.opaque or (count, 0, frame.key_frame)
             packet, size, key = opaque
-            seconds = float((frame.pts - start) * base) if frame.pts is not None else count / (info.fps or 25)
+            seconds = (frame.pts - start) * base if frame.pts is not None else count / (info.fps or 25)
             kind = _TYPES[int(frame.pict_type)]
             yield Picture(count, seconds, kind, packet, 8 * size, key, frame, info.rotation)
             count += 1

@@ -204,7 +204,7 @@ def _describe(container: InputContainer, stream: VideoStream, name: str, limits:
     bits: list[int] = []
     times: list[float] = []
     keys: list[bool] = []
-    start = stream.start_time or 0
+    start, base = stream.start_time or 0, float(stream.time_base or 0)
     first = None
     try:
         for packet in container.demux(stream):
@@ -212,7 +212,7 @@ def _describe(container: InputContainer, stream: VideoStream, name: str, limits:
                 continue
             if len(bits) >= limits.frames:
                 raise OvEncoderError(f"{name}: more than {limits.frames} frames; raise Limits.frames if that is right")
-            seconds = np.nan if packet.pts is None else float((packet.pts - start) * packet.time_base)
+            seconds = np.nan if packet.pts is None else (packet.pts - start) * base
             if seconds > limits.seconds:
                 raise OvEncoderError(f"{name}: longer than {limits.seconds} s; raise Limits.seconds if that is right")
             bits.append(8 * packet.size)

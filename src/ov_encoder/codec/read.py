@@ -19,9 +19,9 @@ from ov_encoder.codec.decode import Picture, Resizer, decode
 from ov_encoder.codec.info import MediaInfo
 from ov_encoder.codec.limits import Limits
 from ov_encoder.codec.media import Source, binary, inspect
-from ov_encoder.codec.signals import KIND_INTER, KIND_INTRA, ClipSignals, FrameSignals, Provenance
+from ov_encoder.codec.signals import KIND_INTRA, ClipSignals, FrameSignals, Provenance
 from ov_encoder.codec.transcode import transcode
-from ov_encoder.codec.vectors import CELL, Distances, frame_vectors, motion_grid, qp_grid
+from ov_encoder.codec.vectors import CELL, KIND_OF_LISTS, Distances, frame_vectors, motion_grid, qp_grid
 from ov_encoder.errors import OvEncoderError
 
 MAX_SIDE = 16384  # pixels: the largest side that x264 takes
@@ -57,12 +57,14 @@ def read(
     residual: bool = True,
     threads: int = 1,
     limits: Limits | None = None,
+    info: MediaInfo | None = None,
 ) -> Iterator[Reading]:
     """Open a source for one pass over (Picture, FrameSignals) in display order, with flat memory.
 
     signals: "auto" (native where the codec exports vectors, else transcode), "native", "transcode" or "none".
     size: (height, width) at which `transcode` works; default: the source's, at most 448 pixels on its short side.
     residual: also derive the residual of native streams, by motion compensation. threads: of the decoder.
+    info: what `inspect` said of this source, if that is known already.
 
     Raises:
         OvEncoderError: the source cannot be read, or asks for more than `limits` allow.
@@ -71,7 +73,7 @@ def read(
     limits = limits or Limits()
     if size is not None:
         check_size(size)
-    info = inspect(source, limits=limits)
+    info = info or inspect(source, limits=limits)
     provider = choose_provider(info, signals)
     notes = list(info.notes)
     with binary(source, limits) as file:
@@ -193,15 +195,13 @@ def _native(file: BinaryIO, info: MediaInfo, options: _Options) -> Pairs:
         if picture.frame_type != "I":
             motion_HW2, lists_HW = motion_grid(frame_vectors(picture.frame), coded_HW, past, future)
             signals.motion_HW2 = motion_HW2
-            signals.kind_HW = np.where(lists_HW == 0, KIND_INTRA, KIND_INTER).astype(np.uint8)
+            signals.kind_HW = KIND_OF_LISTS[lists_HW]
         else:
             signals.kind_HW = np.full(coded_HW, KIND_INTRA, np.uint8)
         if options.residual:
             luma_YX = picture.luma()
             factor = reduction(*luma_YX.shape)
             previous_YX, small_YX = small_YX, shrink(luma_YX, factor)
-            if factor == 1:
-                small_YX = small_YX.copy()  # a view would pin the decoder's frame
             same = shape == luma_YX.shape and previous_YX is not None
             if same and motion_HW2 is not None and motion_HW2.shape[:2] == coded_HW:
                 # An I-frame has no vectors: it is predicted with the motion of the frame before it.

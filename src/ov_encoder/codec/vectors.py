@@ -15,6 +15,8 @@ import av
 import numba
 import numpy as np
 
+from ov_encoder.codec.signals import KIND_INTER, KIND_INTRA
+
 CELL = 8  # luma pixels: FFmpeg collapses partitions below 8x8 to one vector
 SHIFT = 3  # log2(CELL)
 
@@ -29,6 +31,7 @@ BLOCK = np.dtype([("src_x", "<i4"), ("src_y", "<i4"), ("w", "<i4"), ("h", "<i4")
 assert VECTOR.itemsize == 40
 
 NONE, PAST, FUTURE, BOTH = 0, 1, 2, 3
+KIND_OF_LISTS = np.array([KIND_INTRA, KIND_INTER, KIND_INTER, KIND_INTER], np.uint8)
 
 
 def frame_vectors(frame: av.VideoFrame) -> np.ndarray:
@@ -97,6 +100,10 @@ def _draw_qp(blocks_M, qp_HW, base):
     for m in range(len(blocks_M)):
         b = blocks_M[m]
         qp = np.float32(base + b.delta_qp)
+        y, x = b.src_y >> SHIFT, b.src_x >> SHIFT
+        if b.w == 16 and b.h == 16 and 0 <= y < H - 1 and 0 <= x < W - 1:  # nearly all of them
+            qp_HW[y, x] = qp_HW[y, x + 1] = qp_HW[y + 1, x] = qp_HW[y + 1, x + 1] = qp
+            continue
         for i in range(max(b.src_y >> SHIFT, 0), min(((b.src_y + b.h - 1) >> SHIFT) + 1, H)):
             for j in range(max(b.src_x >> SHIFT, 0), min(((b.src_x + b.w - 1) >> SHIFT) + 1, W)):
                 qp_HW[i, j] = qp

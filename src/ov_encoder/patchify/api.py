@@ -168,6 +168,7 @@ def _plans(
         residual=opts.signal in ("fused", "residual"),
         threads=opts.threads,
         limits=limits,
+        info=info,
     ) as reading:
         seconds: dict[str, float] = {}
         for slots in _windows_of_slots(reading, provider, windows, grid_HW, opts, seconds):

@@ -185,21 +185,20 @@ class _Gathered:
     def add(self, signals: FrameSignals, camera: str) -> None:
         motion_YX2 = signals.motion_HW2
         if motion_YX2 is None:  # an I-frame says nothing about motion: the frame before it stands in
-            motion_YX2, camera_YX2 = self._motion, self._camera
+            motion_YX2, weights_6 = self._motion, self._camera
         else:
             valid_YX = None if signals.kind_HW is None else signals.kind_HW != KIND_INTRA
-            camera_YX2 = fit_camera(motion_YX2, valid_YX, model=camera).field(*motion_YX2.shape[:2])
-            self._motion, self._camera = motion_YX2, camera_YX2
+            weights_6 = fit_camera(motion_YX2, valid_YX, model=camera).weights_6
+            self._motion, self._camera = motion_YX2, weights_6
         if motion_YX2 is None:
             return
-        shape = motion_YX2.shape[:2]
-        old_YX = np.zeros(shape, np.float32) if self.path_YX is None else self.path_YX
-        self.path_YX = _carry(old_YX, motion_YX2)
-        _add_path(self.path_YX, motion_YX2, camera_YX2)
+        if self.path_YX is None:
+            self.path_YX = np.zeros(motion_YX2.shape[:2], np.float32)
+        self.path_YX = _carry(self.path_YX, motion_YX2, weights_6)
         for name, new_YX in (("energy_YX", signals.residual_HW), ("bits_YX", signals.bits_HW)):
             if new_YX is not None:
                 old_YX = getattr(self, name)
-                setattr(self, name, new_YX if old_YX is None else _carry(old_YX, motion_YX2) + new_YX)
+                setattr(self, name, new_YX if old_YX is None else _carry(old_YX, motion_YX2, None) + new_YX)
 
     def maps(self, to_patches: ToPatches, scale: float) -> dict[str, np.ndarray]:
         """Patch grids of what was gathered; `scale` turns source pixels into the encoder's."""
@@ -214,8 +213,12 @@ class _Gathered:
 
 
 @numba.njit(cache=True, nogil=True)
-def _carry(field_YX, motion_YX2):
-    """The field moved along with the content: out(x) = field(x + motion(x)), bilinear on cells of 8 pixels."""
+def _carry(field_YX, motion_YX2, camera_6):
+    """The field moved along with the content: out(x) = field(x + motion(x)), bilinear on cells of 8 pixels.
+
+    camera_6: weights of a patchify.camera.Camera, or None. With them, the length of the motion that the camera does
+    not explain is added.
+    """
     Y, X = field_YX.shape
     out = np.empty((Y, X), np.float32)
     for i in range(Y):
@@ -223,26 +226,21 @@ def _carry(field_YX, motion_YX2):
             mx, my = motion_YX2[i, j, 0], motion_YX2[i, j, 1]
             if mx == 0 and my == 0:
                 out[i, j] = field_YX[i, j]
-                continue
-            x = min(max(np.float32(j) + mx * np.float32(0.125), np.float32(0)), np.float32(X - 1))
-            y = min(max(np.float32(i) + my * np.float32(0.125), np.float32(0)), np.float32(Y - 1))
-            xa, ya = np.int32(x), np.int32(y)
-            xb, yb = min(xa + 1, X - 1), min(ya + 1, Y - 1)
-            fx, fy = x - np.float32(xa), y - np.float32(ya)
-            up = field_YX[ya, xa] + fx * (field_YX[ya, xb] - field_YX[ya, xa])
-            low = field_YX[yb, xa] + fx * (field_YX[yb, xb] - field_YX[yb, xa])
-            out[i, j] = up + fy * (low - up)
+            else:
+                x = min(max(np.float32(j) + mx * np.float32(0.125), np.float32(0)), np.float32(X - 1))
+                y = min(max(np.float32(i) + my * np.float32(0.125), np.float32(0)), np.float32(Y - 1))
+                xa, ya = np.int32(x), np.int32(y)
+                xb, yb = min(xa + 1, X - 1), min(ya + 1, Y - 1)
+                fx, fy = x - np.float32(xa), y - np.float32(ya)
+                up = field_YX[ya, xa] + fx * (field_YX[ya, xb] - field_YX[ya, xa])
+                low = field_YX[yb, xa] + fx * (field_YX[yb, xb] - field_YX[yb, xa])
+                out[i, j] = up + fy * (low - up)
+            if camera_6 is not None:
+                u, v = j - (X - 1) / 2, i - (Y - 1) / 2  # the camera's coordinates: cells from the centre
+                dx = mx - np.float32(camera_6[0] + camera_6[1] * u + camera_6[2] * v)
+                dy = my - np.float32(camera_6[3] + camera_6[4] * u + camera_6[5] * v)
+                out[i, j] += np.sqrt(dx * dx + dy * dy)
     return out
-
-
-@numba.njit(cache=True, nogil=True)
-def _add_path(path_YX, motion_YX2, camera_YX2):
-    Y, X = path_YX.shape
-    for i in range(Y):
-        for j in range(X):
-            x = motion_YX2[i, j, 0] - camera_YX2[i, j, 0]
-            y = motion_YX2[i, j, 1] - camera_YX2[i, j, 1]
-            path_YX[i, j] += np.sqrt(x * x + y * y)
 
 
 def _timed(items: Iterable[_Item], stage: str, seconds: dict[str, float]) -> Iterator[_Item]:
