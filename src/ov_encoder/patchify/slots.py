@@ -23,13 +23,15 @@ from ov_encoder.codec.transcode import transcode
 from ov_encoder.patchify.camera import fit_camera
 
 _Item = TypeVar("_Item")
+FLAT = 4.0  # grey levels of contrast at which a patch's vectors count half
 
 
 @dataclass(slots=True)
 class Slot:
     """One sampled frame. maps_HW: patch grids, empty where nothing is known (the first slot).
 
-    maps: "motion" (pixels of the encoder's frame travelled since the last slot, camera motion removed),
+    maps: "motion" (pixels of the encoder's frame travelled since the last slot, camera motion removed, discounted
+    where the patch has no texture),
     "residual" (grey levels that prediction missed, root mean square), "bits" (where a provider gives them).
     bits: coded since the last slot, this frame included. intra: largest share of intra cells in a frame of the
     interval, 1 for an I-frame. key: whether a key frame lies in the interval.
@@ -106,6 +108,7 @@ def native_slots(
             pending.frame, pending.time_s, pending.rgb_YX3 = picture.index, picture.time_s, resize(picture)
             if position or picture.index:
                 pending.maps_HW = gathered.maps(to_patches, grid_HW[0] * patch / height)
+                pending.maps_HW["motion"] = pending.maps_HW["motion"] * texture_trust(pending.rgb_YX3, patch)
             seconds["resize"] = seconds.get("resize", 0.0) + time.perf_counter() - began
             yield pending
             pending, position = Slot(0, 0.0, np.empty(0)), position + 1
@@ -142,6 +145,7 @@ def transcoded_slots(
             gathered = _Gathered(None)
             gathered.add(signals, camera)
             slot.maps_HW = gathered.maps(to_patches, 1.0)
+            slot.maps_HW["motion"] = slot.maps_HW["motion"] * texture_trust(slot.rgb_YX3, patch)
         yield slot
 
 
@@ -161,6 +165,17 @@ def plain_slots(
             position, bits, key = position + 1, 0, False
             if position == len(wanted):
                 break
+
+
+def texture_trust(rgb_YX3: np.ndarray, patch: int) -> np.ndarray:
+    """How far a vector on each patch can be believed, [H, W] in 0..1: s^2 / (s^2 + FLAT^2), s = its contrast.
+
+    On a flat surface any vector predicts equally well, and encoders take whichever is cheap.
+    """
+    Y, X, _ = rgb_YX3.shape
+    green = rgb_YX3.reshape(Y // patch, patch, X // patch, patch, 3)[:, ::2, :, ::2, 1].astype(np.float32)
+    variance_HW = green.var(axis=(1, 3))
+    return variance_HW / (variance_HW + np.float32(FLAT * FLAT))
 
 
 def _intra_share(signals: FrameSignals) -> float:
