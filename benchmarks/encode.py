@@ -1,6 +1,6 @@
 """Encoding: the packed encoder beside the sum of its own kernels and beside plain models, all in one run.
 
-    python benchmarks/encode.py [--size large] [--rows clip-bf16,clip-fp32] [--quick] [--save FILE.json]
+    python benchmarks/encode.py [--size large] [--rows clip-bf16,clip-fp32] [--blocks 4] [--quick] [--save FILE.json]
 
 Every row runs in processes of its own, so that peak memory is its own. In the first, four ways take turns after a
 warm-up and the medians count:
@@ -29,7 +29,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,7 @@ def main() -> None:
     parser.add_argument("--size", default="large", choices=SIZES)
     parser.add_argument("--rows", default=",".join(ROWS), help="comma-separated names; default: all")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--blocks", type=int, help="run this many blocks and scale; default: see each row")
     parser.add_argument("--quick", action="store_true", help="tiny model, few tokens, one round")
     parser.add_argument("--save", type=Path, help="also write the JSON to this file")
     parser.add_argument("--child", help=argparse.SUPPRESS)
@@ -95,7 +96,7 @@ def main() -> None:
     print(f"{'row':<11} {'dtype':<9} {'blocks':>6} {'ours s':>8} {'kernels s':>9} {'ratio':>6} {'plain s':>8} "
           f"{'ratio':>6} {'eager s':>8} {'tokens/s':>8} {'peak MB: ours':>13} {'plain':>6} {'eager':>6}")  # fmt: skip
     for name in args.rows.split(","):
-        row = ROWS[name]
+        row = ROWS[name] if args.blocks is None else replace(ROWS[name], blocks=args.blocks)
         tokens = max(256, row.tokens // 8) if args.quick else row.tokens
         figures = compare_row(row, size=size, tokens=tokens, rounds=rounds)
         result["rows"][name] = {**asdict(row), "tokens": tokens, **figures}
@@ -285,7 +286,7 @@ def gpu_table(size: str, quick: bool, device: str = "cuda") -> dict[str, Any]:
     tokens = 256 if quick else 2048
     for compiled in (False, True):
         if compiled:
-            model.compile(fullgraph=True)
+            model.compile(fullgraph=True, dynamic=False)
         for clips in (1, 8, 32):
             batch = make_batch(clips, tokens)
             with torch.inference_mode():
