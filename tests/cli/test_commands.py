@@ -49,6 +49,16 @@ def test_inspect_works_on_an_image(photo, capsys):
     assert "80 x 60" in text and "one picture" in text and "bit rate" not in text
 
 
+def test_inspect_works_on_an_animation(photo, tmp_path, capsys):
+    first = Image.open(photo).convert("P")
+    first.save(tmp_path / "a.gif", save_all=True, append_images=[first.rotate(180)], duration=100)
+    assert main(["inspect", str(tmp_path / "a.gif")]) == 0
+    text = capsys.readouterr().out
+    assert re.search(r"frames +2 in 0\.20 s, 10 fps", text) and "key frames" not in text and "bit rate" not in text
+    assert main(["inspect", str(tmp_path / "a.gif"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["kbit_per_s"] is None
+
+
 def test_inspect_plots(clip, photo, tmp_path, capsys):
     assert main(["inspect", str(clip), "--plot", str(tmp_path / "bits.png")]) == 0
     assert Image.open(tmp_path / "bits.png").size[0] > 1000

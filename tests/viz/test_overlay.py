@@ -113,3 +113,8 @@ def test_long_names_are_cut_to_the_width():
     short = fit("x" * 500, face, 300)
     assert short.endswith("...") and face.getlength(short) <= 300
     assert fit("short", face, 300) == "short"
+
+
+def test_movies_of_wide_frames_fit_a_screen():
+    plan = video_plan(2, 8, 40)
+    assert side_by_side(plan).shape[1:3] == (192 + 36, 2 * 960 + 8)

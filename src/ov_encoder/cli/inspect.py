@@ -69,7 +69,7 @@ def describe(info: MediaInfo) -> dict[str, Any]:
         "fps", "duration_s", "streams",
     )  # fmt: skip
     return {name: getattr(info, name) for name in fields} | {
-        "kbit_per_s": float(bits_K.sum() / info.duration_s / 1e3) if info.duration_s else None,
+        "kbit_per_s": float(bits_K.sum() / info.duration_s / 1e3) if len(bits_K) and info.duration_s else None,
         "kbit_per_s_curve": [round(float(r), 3) for r in rate[:-1]],
         "key_frames": int(key_K.sum()),
         "key_spacing": [int(x) for x in (spacing.min(), np.median(spacing), spacing.max())] if len(spacing) else [],
@@ -120,11 +120,12 @@ def _lines(info: MediaInfo, found: dict[str, Any]) -> list[tuple[str, str]]:
         ("size", f"{info.width} x {info.height}{turned}"),
     ]
     if info.frames > 1:
-        low, middle, high = found["key_spacing"] or (0, 0, 0)
+        lines.append(("frames", f"{info.frames} in {info.duration_s:.2f} s, {info.fps:.4g} fps"))
+    if found["key_spacing"]:
+        low, middle, high = found["key_spacing"]
         every = f"every {low}" if low == high else f"every {low} to {high}, mostly about {middle}"
         share = 100 * found["key_share_of_bits"]
         lines += [
-            ("frames", f"{info.frames} in {info.duration_s:.2f} s, {info.fps:.4g} fps"),
             ("key frames", f"{found['key_frames']}, {every} frames, {share:.0f} % of the bits"),
             ("bit rate", f"{found['kbit_per_s'] or 0:,.0f} kbit/s"),
             ("", sparkline(curve(info)[1].tolist())),

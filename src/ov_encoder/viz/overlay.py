@@ -93,10 +93,10 @@ def contact_sheet(plan: ClipPlan, *, scores: bool = False) -> Image.Image:
 def side_by_side(plan: ClipPlan, *, height: int = 448) -> np.ndarray:
     """Original beside kept patches for every slot, for a movie: uint8 [T, even, even, 3].
 
-    height: pixels of a pane, met by scaling up (small frames) or down.
+    height: pixels of a pane, met by scaling up (small frames) or down; less where it would be wider than 960.
     """
     T, H, W = plan.grid
-    pane_h = height // 2 * 2
+    pane_h = max(2, int(min(height, 960 * H / W)) // 2 * 2)
     pane_w = max(2, round(pane_h * W / H / 2) * 2)
     strip, gap = 36, 8
     out = np.empty((T, pane_h + strip, 2 * pane_w + gap, 3), np.uint8)
