@@ -12,9 +12,17 @@ import ov_encoder as ov
 from ov_encoder.codec.media import inspect
 from ov_encoder.codec.read import read
 from ov_encoder.patchify.camera import Camera
-from ov_encoder.patchify.slots import ToPatches, _carry, native_slots, plain_slots, transcoded_slots
+from ov_encoder.patchify.slots import (
+    FLAT,
+    ToPatches,
+    _carry,
+    native_slots,
+    plain_slots,
+    texture_trust,
+    transcoded_slots,
+)
 from tests.clips import Mover, encode, moving_object, pan, render
-from tests.odd_media import resolution_change, turned
+from tests.odd_media import turned
 
 # --- resampling -----------------------------------------------------------------------------------------------
 
@@ -83,6 +91,16 @@ def test_motion_that_the_camera_does_not_explain_is_added_to_the_path():
     rest = motion - Camera(weights, "affine", 1.0).field(9, 7)
     expected = _carry(field, motion, None) + np.linalg.norm(rest, axis=-1)
     assert _carry(field, motion, weights) == pytest.approx(expected, abs=1e-4)
+
+
+def test_vectors_count_by_the_contrast_of_their_patch():
+    picture = np.full((16, 24, 3), 100, np.uint8)
+    picture[:8, ::4, 1] += 10  # of the pixels that are looked at, half: a standard deviation of 5
+    picture[8:, :8, 0] = np.arange(64).reshape(8, 8)  # red alone is no luma
+    trust = texture_trust(picture, 8)
+    assert trust.shape == (2, 3)
+    assert trust[0] == pytest.approx(np.full(3, 25 / (25 + FLAT**2)))
+    assert (trust[1] == 0).all()
 
 
 # --- slots of a stream ----------------------------------------------------------------------------------------
@@ -175,15 +193,9 @@ def test_a_rotated_video_gives_rotated_slots():
         grid = (8, 6) if degrees % 180 else (6, 8)
         for a, b in zip(flat, slots_of(turned(data, degrees), [0, 5, 11], grid, patch=16), strict=True):
             for name, value in a.maps_HW.items():
-                assert b.maps_HW[name] == pytest.approx(np.rot90(value, -degrees // 90), abs=1e-4), name
+                # texture is judged on every other pixel, which turning does not keep
+                assert b.maps_HW[name] == pytest.approx(np.rot90(value, -degrees // 90), rel=0.1, abs=1e-4), name
             assert np.abs(b.rgb_YX3.astype(int) - np.rot90(a.rgb_YX3, -degrees // 90)).mean() < 1
-
-
-def test_a_stream_that_changes_its_size_goes_on():
-    slots = slots_of(resolution_change().data, range(12), (6, 8), patch=16)
-    assert [slot.frame for slot in slots] == list(range(12))
-    assert {slot.rgb_YX3.shape for slot in slots} == {(96, 128, 3)}
-    assert all(value.shape == (6, 8) for slot in slots for value in slot.maps_HW.values())
 
 
 def test_time_is_told_per_stage():
