@@ -99,13 +99,9 @@ def test_known_grids():
     assert grid_size(5, 5, "native") == (1, 1)
 
 
-@pytest.mark.parametrize("size", [0, -224, (0, 224), (224, -1)])
-def test_sizes_must_be_positive(size):
-    with pytest.raises(ValueError, match=r"size=.*must be positive .*multiple of 14"):
-        grid_size(100, 200, size)
-
-
-@pytest.mark.parametrize("size", ["big", 224.0, None, True, (224,), (1, 2, 3)])
+@pytest.mark.parametrize(
+    "size", [0, -224, (0, 224), (224, -1), "big", 224.5, None, True, (224,), (1, 2, 3), (1.5, 2), ("a", "b")]
+)
 def test_other_sizes_are_refused_with_the_forms(size):
-    with pytest.raises(ValueError, match=r'must be a short side in pixels, "native" or \(height, width\)'):
+    with pytest.raises(ValueError, match=r'size=.*must be a short side in pixels, "native" or \(height, width\)'):
         grid_size(100, 200, size)
