@@ -12,7 +12,7 @@ from ov_encoder.codec.compensate import derived_energy, exact_residual
 from ov_encoder.codec.signals import KIND_INTER, KIND_INTRA, KIND_SKIP
 from ov_encoder.codec.transcode import QP, transcode
 from ov_encoder.codec.vectors import VECTOR
-from tests.clips import cut, moving_object, pan, static
+from tests.clips import cut, moving_object, pan, rotation, static
 
 MAPS = ("motion_HW2", "residual_HW", "bits_HW", "qp_HW", "kind_HW")
 
@@ -63,6 +63,18 @@ def test_cells_without_coded_residual_are_exactly_zero(dx, dy):
     assert exact > 0.7 * fractional  # 85 to 92 % measured
     assert wrong_sign < 0.01 * fractional
     assert simple_filter < 0.01 * fractional
+
+
+def test_what_changed_is_coded_residual_not_a_smoothed_edge():
+    """Deblocking would change the rims of cells beside coded ones: as many cells as are coded, measured."""
+    rim = coded = 0
+    for picture in list(transcode(rotation(8, 96, 128).frames_THW3))[1:]:
+        changed = cells_of(picture.residual_YX) != 0
+        middle = changed[:, :, 3:5, 3:5].any(axis=(2, 3))
+        rim += (changed.any(axis=(2, 3)) & ~middle).sum()
+        coded += middle.sum()
+    assert coded > 200
+    assert rim < 0.05 * coded
 
 
 def test_energy_is_the_mean_square_of_the_residual():
