@@ -9,12 +9,19 @@ import pytest
 
 import ov_encoder as ov
 
+# of ov.patchify, ov.plan and ov.patchify_windows: name and default
+OPTIONS = {
+    "mode": "auto", "frames": 64, "budget": 2048, "size": 224, "patch": 14, "anchors": 2, "signal": "fused",
+    "signals": "auto", "camera": "similarity", "accumulate": "interval", "normalise": "clip", "fusion": "weighted",
+    "centre_prior": 0.0, "block": 1, "slot_floor": 0, "slot_cap": None, "threads": 1,
+}  # fmt: skip
+_OPTIONS = " ".join(OPTIONS)
 PARAMETERS = {
     "read_signals": "source signals frames residual size threads limits",
-    "iter_signals": "source **options",
-    "patchify": "source limits **options",
-    "patchify_windows": "source rate limits **options",
-    "plan": "source limits **options",
+    "iter_signals": "source signals residual size threads limits",
+    "patchify": "source windows limits " + _OPTIONS,
+    "patchify_windows": "source rate limits " + _OPTIONS,
+    "plan": "source limits " + _OPTIONS,
     "pack": "batches",
     "list_models": "filter",
     "load_model": "name_or_path_or_hub_id device dtype attention",
@@ -39,12 +46,6 @@ METHODS = {
     "EncoderOutput.split": "self",
     "OVEncoder.forward": "self batch hidden_states",
 }
-# of ov.patchify, ov.plan and ov.patchify_windows: name and default
-OPTIONS = {
-    "mode": "auto", "frames": 64, "budget": 2048, "size": 224, "patch": 14, "anchors": 2, "signal": "fused",
-    "signals": "auto", "camera": "similarity", "accumulate": "interval", "normalise": "clip", "fusion": "weighted",
-    "centre_prior": 0.0, "block": 1, "slot_floor": 0, "slot_cap": None, "threads": 1,
-}  # fmt: skip
 POSITIONAL = {  # how many arguments may come without a name; the others are keyword-only
     "read_signals": 1, "patchify": 1, "patchify_windows": 1, "plan": 1, "pack": 1, "list_models": 1, "load_model": 1,
     "OVEncoder": 1,
@@ -60,14 +61,6 @@ def names(thing) -> str:
     return " ".join(stars.get(p.kind, "") + p.name for p in parameters(thing))
 
 
-def function(name: str):
-    if name == "patchify":  # a room that can be called: its function is the one in api
-        from ov_encoder.patchify import api
-
-        return api.patchify
-    return getattr(ov, name)
-
-
 def test_the_public_names_are_these():
     assert sorted(ov.__all__) == sorted(PARAMETERS)
     assert all(getattr(ov, name) is not None and name in dir(ov) for name in ov.__all__)
@@ -75,7 +68,7 @@ def test_the_public_names_are_these():
 
 @pytest.mark.parametrize("name", [n for n in PARAMETERS if n != "OvEncoderError"])
 def test_their_parameters_are_these(name):
-    assert names(function(name)) == PARAMETERS[name]
+    assert names(getattr(ov, name)) == PARAMETERS[name]
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -86,14 +79,14 @@ def test_the_methods_are_these(name):
 
 @pytest.mark.parametrize("name", POSITIONAL)
 def test_options_are_given_by_name(name):
-    free = [p for p in parameters(function(name)) if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
+    free = [p for p in parameters(getattr(ov, name)) if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
     assert len(free) == POSITIONAL[name]
 
 
 def test_the_options_of_patchify_are_these():
     from dataclasses import asdict
 
-    from ov_encoder.patchify.api import Options
+    from ov_encoder.patchify.options import Options
 
     assert asdict(Options()) == OPTIONS
 

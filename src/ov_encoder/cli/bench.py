@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
@@ -21,7 +22,7 @@ def bench(
     repeat: int = 3,
     device: str = "cpu",
     dtype: Literal["float32", "bfloat16"] | None = None,
-    options: Options = PatchOptions(),  # noqa: B008 (frozen)
+    options: PatchOptions = Options(),  # noqa: B008 (frozen)
 ) -> int:
     """Time reading and encoding of one file here: plain PyAV decoding beside ov.patchify, then the encoder.
 
@@ -50,7 +51,7 @@ def bench(
     path = file or str(sample_video())
     encoder = load_model(model, device=device, dtype=dtype)
     made: list[ClipPlan] = []
-    patchify_s = _best(lambda: to_batch(_kept(made, plan(path, **options.arguments()))), repeat)
+    patchify_s = _best(lambda: to_batch(_kept(made, plan(path, **asdict(options)))), repeat)
     decode_s = _best(lambda: _decode(path, options.threads), repeat)
     batch = to_batch(made[-1])
 

@@ -28,7 +28,7 @@ def encode(
     device: str = "auto",
     dtype: Literal["float32", "bfloat16"] | None = None,
     batch_tokens: int | None = None,
-    options: Options = PatchOptions(),  # noqa: B008 (frozen)
+    options: PatchOptions = Options(),  # noqa: B008 (frozen)
 ) -> int:
     """Encode images and videos: one embedding for each file, or for each window of it with --rate.
 
@@ -57,9 +57,8 @@ def encode(
     from ov_encoder.cli.outputs import WRITERS
     from ov_encoder.cli.sources import entries, find_media
     from ov_encoder.model.weights import SEED, load_model
-    from ov_encoder.patchify.api import Options as Checked
 
-    patchify_options = asdict(Checked(**options.arguments()))
+    patchify_options = asdict(options)
     find_media(paths)
     if rate is not None and not rate > 0:
         raise ValueError(f"rate={rate}; must be a positive number of slots per second")

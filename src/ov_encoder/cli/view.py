@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,7 +18,7 @@ def view(
     file: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="FILE")],
     *,
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("view"),
-    options: Options = PatchOptions(),  # noqa: B008 (frozen)
+    options: PatchOptions = Options(),  # noqa: B008 (frozen)
 ) -> int:
     """Show which patches of a video or image are kept, and why.
 
@@ -33,7 +34,7 @@ def view(
     from ov_encoder.cli.console import print_facts
     from ov_encoder.patchify.api import plan
 
-    made = plan(file, **options.arguments())
+    made = plan(file, **asdict(options))
     written = write_views(made, out, Path(file).name)
     print_facts(file, plan_facts(made))
     for path in written:

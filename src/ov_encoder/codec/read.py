@@ -121,9 +121,17 @@ def choose_provider(info: MediaInfo, signals: str) -> str:
     return signals
 
 
-def iter_signals(source: Source, **options) -> Iterator[FrameSignals]:
+def iter_signals(
+    source: Source,
+    *,
+    signals: str = "auto",
+    residual: bool = True,
+    size: tuple[int, int] | None = None,
+    threads: int = 1,
+    limits: Limits | None = None,
+) -> Iterator[FrameSignals]:
     """FrameSignals one by one in display order, with flat memory. Options as `read`."""
-    with read(source, **options) as reading:
+    with read(source, signals=signals, residual=residual, size=size, threads=threads, limits=limits) as reading:
         for _, frame_signals in reading.pairs:
             yield frame_signals
 

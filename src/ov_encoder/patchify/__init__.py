@@ -5,6 +5,7 @@ module itself is callable. Nothing here imports torch.
 """
 
 import importlib
+import inspect
 import sys
 from types import ModuleType
 
@@ -14,6 +15,12 @@ class _CallableRoom(ModuleType):
         from ov_encoder.patchify.api import patchify
 
         return patchify(*args, **kwargs)
+
+    @property
+    def __signature__(self):  # what help() and IDEs show for ov.patchify
+        from ov_encoder.patchify.api import patchify
+
+        return inspect.signature(patchify)
 
     def __reduce__(self):  # so that ov.patchify can be sent to worker processes
         return importlib.import_module, (self.__name__,)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,105 +15,51 @@ import numpy as np
 from ov_encoder.codec.info import MediaInfo
 from ov_encoder.codec.limits import Limits
 from ov_encoder.codec.media import Source, inspect
-from ov_encoder.codec.read import MAX_SIDE, SIGNAL_SOURCES, Reading, choose_provider, read
+from ov_encoder.codec.read import MAX_SIDE, Reading, choose_provider, read
 from ov_encoder.errors import OvEncoderError
-from ov_encoder.patchify.batch import PatchBatch
-from ov_encoder.patchify.camera import MODELS as CAMERAS
+from ov_encoder.patchify.batch import PatchBatch, pack
 from ov_encoder.patchify.layouts import collage_batch
+from ov_encoder.patchify.options import Options, takes_options
 from ov_encoder.patchify.plan import ClipPlan
-from ov_encoder.patchify.saliency import FUSIONS, NORMALISE, SIGNAL_KINDS, score
+from ov_encoder.patchify.saliency import score
 from ov_encoder.patchify.sampling import grid_size, rate_slots, uniform_slots
 from ov_encoder.patchify.select import anchor_slots, select, token_budget
 from ov_encoder.patchify.shots import find_shots
 from ov_encoder.patchify.slots import Slot, native_slots, plain_slots, transcoded_slots
 
-PLAN_MODES = ("auto", "image", "chunk", "codec", "collage")
-ACCUMULATE = ("interval", "frame")
 
+@takes_options
+def patchify(
+    source: Source, *, windows: float | None = None, limits: Limits | None = None, **options: Any
+) -> PatchBatch:
+    """The patches of a source that are worth encoding.
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """Every choice of `patchify`, checked. Saved beside artefacts, so that a run can be repeated from it.
-
-    mode: "image" (all patches of one picture), "chunk" (whole frames, evenly spread), "codec" (patches by
-    saliency), "collage" (whole frames stacked into one tall picture) or "auto" (image for one picture, else codec).
-    frames: slots on the clip's time axis. budget: tokens (int), share of T*H*W (float in (0, 1]) or "auto".
-    size: short side in pixels, "native" or (height, width). patch: side of a patch.
-    anchors: whole frames to keep: a number, "scenes", "keyframes", "first" or "none"; at most two
-    thirds of the budget.
-    signal: "fused", "motion", "residual" or "bits". signals: where from: "auto", "native", "transcode".
-    camera: camera motion to remove: "none", "median", "similarity", "affine".
-    accumulate: "interval" (all frames since the last slot count) or "frame" (the reference's way).
-    normalise: "clip" or "frame". fusion: "weighted", "max", "sum", "geomean". centre_prior: see saliency.score.
-    block: choose squares of block x block patches. slot_floor, slot_cap: patches per slot at least, at most.
-    threads: of the decoder.
-    """
-
-    mode: str = "auto"
-    frames: int = 64
-    budget: int | float | str = 2048
-    size: int | str | tuple[int, int] = 224
-    patch: int = 14
-    anchors: int | str = 2
-    signal: str = "fused"
-    signals: str = "auto"
-    camera: str = "similarity"
-    accumulate: str = "interval"
-    normalise: str = "clip"
-    fusion: str = "weighted"
-    centre_prior: float = 0.0
-    block: int = 1
-    slot_floor: int = 0
-    slot_cap: int | None = None
-    threads: int = 1
-
-    def __post_init__(self) -> None:
-        for name, allowed in (
-            ("mode", PLAN_MODES),
-            ("signal", SIGNAL_KINDS),
-            ("signals", SIGNAL_SOURCES[:-1]),
-            ("camera", CAMERAS),
-            ("accumulate", ACCUMULATE),
-            ("normalise", NORMALISE),
-            ("fusion", FUSIONS),
-        ):
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name}={getattr(self, name)!r}; allowed: {', '.join(allowed)}")
-        for name, least in (("frames", 1), ("patch", 1), ("block", 1), ("threads", 0), ("slot_floor", 0)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ValueError(f"{name}={value!r}; must be a whole number of at least {least}")
-        if self.slot_cap is not None and (
-            not isinstance(self.slot_cap, int) or self.slot_cap < max(self.slot_floor, 1)
-        ):
-            raise ValueError(f"slot_cap={self.slot_cap!r}; must be None or a whole number of at least slot_floor and 1")
-        if not 0 <= self.centre_prior < math.inf:
-            raise ValueError(f"centre_prior={self.centre_prior!r}; must be 0 or a positive number")
-        anchor_slots(self.anchors, [0], np.zeros(1, bool), room=1)
-        grid_size(224, 224, self.size, patch=self.patch, block=self.block)
-        token_budget(self.budget, (1, self.block, self.block), np.ones(1), np.ones(1), block=self.block)
-
-
-def patchify(source: Source, *, limits: Limits | None = None, **options: Any) -> PatchBatch:
-    """The patches of a source that are worth encoding: a PatchBatch of one sample.
-
-    source: path, bytes or seekable binary file of an image or video. Options: see `Options`.
+    source: path, bytes or seekable binary file of an image or video. Options: see `patchify.options.Options`.
+    windows: slots per second; then the video is cut into windows of `frames` slots and each is one sample of the
+    batch (`patchify_windows` gives them one by one). Without, the whole source is one sample.
 
     Raises:
         OvEncoderError: the source cannot be read. ValueError: an option that is not allowed.
     """
+    if windows is not None:
+        return pack(list(patchify_windows(source, rate=windows, limits=limits, **options)))
     return to_batch(plan(source, limits=limits, **options))
 
 
+@takes_options
 def plan(source: Source, *, limits: Limits | None = None, **options: Any) -> ClipPlan:
-    """Everything `patchify` decides, before patches are cut: frames, scores, choice, provenance, seconds."""
+    """Everything `patchify` decides, before patches are cut: frames, scores, choice, provenance, seconds.
+
+    Raises:
+        OvEncoderError: the source cannot be read. ValueError: an option that is not allowed.
+    """
     opts, limits = Options(**options), limits or Limits()
     info = inspect(source, limits=limits)
     wanted = uniform_slots(info.frames, 1 if opts.mode == "image" else opts.frames)
-    plans = list(_plans(source, info, [wanted], opts, limits))
-    return plans[0]
+    return next(_plans(source, info, [wanted], opts, limits))
 
 
+@takes_options
 def patchify_windows(
     source: Source, *, rate: float, limits: Limits | None = None, **options: Any
 ) -> Iterator[PatchBatch]:
@@ -128,6 +73,10 @@ def patchify_windows(
     if not 0 < rate < math.inf:
         raise ValueError(f"rate={rate!r}; must be a positive number of slots per second")
     opts, limits = Options(**options), limits or Limits()
+    return _windows(source, rate, opts, limits)
+
+
+def _windows(source: Source, rate: float, opts: Options, limits: Limits) -> Iterator[PatchBatch]:
     info = inspect(source, limits=limits)
     times = np.sort(info.packet_time_K)
     if not len(times) or np.isnan(times).any():

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import get_args
 
 import numpy as np
 
-SIGNAL_KINDS = ("fused", "motion", "residual", "bits")
-FUSIONS = ("weighted", "max", "sum", "geomean")
-NORMALISE = ("clip", "frame")
+from ov_encoder.patchify.options import Fusion, Normalise, SignalKind
+
+SIGNAL_KINDS = get_args(SignalKind)
+FUSIONS = get_args(Fusion)
+NORMALISE = get_args(Normalise)
 
 # Below these a patch counts as unchanged: codec noise, not content.
 STILL_PIXELS = 0.15  # motion since the last slot, pixels of the encoder's frame

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from ov_encoder.patchify.options import check_size
+
 
 def grid_size(
     height: int, width: int, size: int | str | tuple[int, int], *, patch: int = 14, block: int = 1
@@ -16,22 +18,13 @@ def grid_size(
     Raises:
         ValueError: a size that is not positive, not a number of pixels, or not one of the forms above.
     """
+    check_size(size)
     unit = patch * block
-    if isinstance(size, tuple | list) and len(size) == 2:
-        sides = (size[0], size[1])
-    elif size == "native":
-        sides = (height, width)
-    elif isinstance(size, int | np.integer) and not isinstance(size, bool):
-        scale = size / min(height, width)
-        sides = (round(height * scale), round(width * scale))
-        if size > 0:  # the short side is asked for exactly: round it first
-            short = max(round(size / unit), 1)
-            long = max(round(max(height, width) / min(height, width) * short), 1)
-            return (short * block, long * block) if height <= width else (long * block, short * block)
-    else:
-        raise ValueError(f'size={size!r}; must be a short side in pixels, "native" or (height, width)')
-    if min(sides) <= 0:
-        raise ValueError(f"size={size!r}; must be positive (a multiple of {unit} is used as it is, others are rounded)")
+    if isinstance(size, int | np.integer):  # the short side is asked for: round it first, then the aspect
+        short = max(round(size / unit), 1)
+        long = max(round(max(height, width) / min(height, width) * short), 1)
+        return (short * block, long * block) if height <= width else (long * block, short * block)
+    sides = (height, width) if isinstance(size, str) else size
     rows, columns = (max(round(side / unit), 1) * block for side in sides)
     return rows, columns
 

@@ -10,8 +10,9 @@ from itertools import pairwise
 
 import numpy as np
 
+from ov_encoder.patchify.options import check_anchors, check_budget
+
 MIN_SHARE, MAX_SHARE = 1 / 32, 1 / 4  # of all patches, for budget "auto": the paper's range
-ANCHOR_RULES = ("scenes", "keyframes", "first", "none")
 SHOT_FLOOR = 0.5  # of the budget after whole frames, shared among shots by their length
 
 
@@ -34,19 +35,14 @@ def token_budget(
     """
     T, H, W = grid
     total, unit = T * H * W, block * block
+    check_budget(budget)
     if isinstance(budget, str):
-        if budget != "auto":
-            raise ValueError(f'budget={budget!r}; must be tokens (int), a share in (0, 1] (float) or "auto"')
         whole = bits_T[intra_T >= 1]
         predicted = bits_T[intra_T < 1].sum()
         frames_worth = 1 + predicted / whole.mean() if len(whole) and whole.mean() > 0 else 0.0
         K = round(float(np.clip(frames_worth / T, MIN_SHARE, MAX_SHARE)) * total)
-    elif isinstance(budget, float) and 0 < budget <= 1:
-        K = round(budget * total)
-    elif isinstance(budget, int) and not isinstance(budget, bool) and budget >= 1:
-        K = budget
     else:
-        raise ValueError(f"budget={budget!r}; must be at least 1 token (int) or a share in (0, 1] (float)")
+        K = round(budget * total) if isinstance(budget, float) else int(budget)
     K = min(max(K, unit), total)
     return K // unit * unit
 
@@ -59,13 +55,12 @@ def anchor_slots(anchors: int | str, shots: Sequence[int], keys_T: np.ndarray, *
     Raises:
         ValueError: a negative number or an unknown word.
     """
+    check_anchors(anchors)
     T = len(keys_T)
     bounds = [*shots, T]
     by_length = sorted(range(len(shots)), key=lambda i: (i != 0, bounds[i] - bounds[i + 1], i))
     starts = [shots[i] for i in by_length]
     if isinstance(anchors, str):
-        if anchors not in ANCHOR_RULES:
-            raise ValueError(f"anchors={anchors!r}; must be a number of frames or: {', '.join(ANCHOR_RULES)}")
         chosen = {
             "scenes": starts,
             "keyframes": [0, *np.flatnonzero(keys_T).tolist()],
@@ -74,8 +69,6 @@ def anchor_slots(anchors: int | str, shots: Sequence[int], keys_T: np.ndarray, *
         }[anchors]
         chosen = list(dict.fromkeys(chosen))
     else:
-        if not isinstance(anchors, int) or isinstance(anchors, bool) or anchors < 0:
-            raise ValueError(f"anchors={anchors!r}; must be 0 or more frames, or: {', '.join(ANCHOR_RULES)}")
         chosen = starts[:anchors]
         while len(chosen) < min(anchors, T):
             chosen.append(_widest_gap(chosen, T))

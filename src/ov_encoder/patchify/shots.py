@@ -13,6 +13,7 @@ from ov_encoder.patchify.slots import Slot
 
 INTRA = 0.4  # share of intra cells in one frame from which it may be a cut; an I-frame counts as 1
 ALIKE = 0.5  # correlation of neighbouring thumbnails from which they show the same scene
+CHANGED = 0.65  # share of a thumbnail that must change: a car that fills half of the picture is no cut
 _SIDE = 12  # thumbnails are about 12 x 12 means
 
 
@@ -20,14 +21,15 @@ def find_shots(slots: Sequence[Slot]) -> list[int]:
     """First slot of every shot, ascending; the first is 0.
 
     A slot starts a shot when prediction failed somewhere in its interval (intra cells, an I-frame, or no signals
-    to tell) and its thumbnail does not correlate with the one before. The correlation ignores brightness and
-    contrast, and a slot that looks unlike its neighbours while those look alike (a flash) starts nothing.
+    to tell), its thumbnail does not correlate with the one before, and most of it changed. Brightness and contrast
+    do not count, and a slot that looks unlike its neighbours while those look alike (a flash) starts nothing.
     """
     thumbs = [_thumbnail(slot.rgb_YX3) for slot in slots]
     starts = [0]
     for t in range(1, len(slots)):
         suspect = slots[t].intra >= INTRA or not slots[t].maps_HW
-        if not suspect or _correlation(thumbs[t - 1], thumbs[t]) >= ALIKE:
+        pair = thumbs[t - 1], thumbs[t]
+        if not suspect or _correlation(*pair) >= ALIKE or _changed(*pair) < CHANGED:
             continue
         before = t - 2 if t >= 2 else None
         flash_now = t + 1 < len(slots) and _correlation(thumbs[t - 1], thumbs[t + 1]) >= ALIKE
@@ -44,6 +46,13 @@ def _thumbnail(rgb_YX3: np.ndarray) -> np.ndarray:
     sizes = np.outer(np.diff([*rows, green_YX.shape[0]]), np.diff([*columns, green_YX.shape[1]]))
     small = sums / sizes
     return small - small.mean()
+
+
+def _changed(before: np.ndarray, after: np.ndarray) -> float:
+    """Share of cells that changed by more than noise, a common change of brightness aside."""
+    difference = after - before
+    difference = np.abs(difference - np.median(difference))
+    return float((difference > 6 + 0.25 * before.std()).mean())
 
 
 def _correlation(a: np.ndarray, b: np.ndarray) -> float:

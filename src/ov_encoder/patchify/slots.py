@@ -107,8 +107,8 @@ def native_slots(
             began = time.perf_counter()
             pending.frame, pending.time_s, pending.rgb_YX3 = picture.index, picture.time_s, resize(picture)
             if position or picture.index:
-                pending.maps_HW = gathered.maps(to_patches, grid_HW[0] * patch / height)
-                pending.maps_HW["motion"] = pending.maps_HW["motion"] * texture_trust(pending.rgb_YX3, patch)
+                trust_HW = texture_trust(pending.rgb_YX3, patch)
+                pending.maps_HW = gathered.maps(to_patches, trust_HW, grid_HW[0] * patch / height)
             seconds["resize"] = seconds.get("resize", 0.0) + time.perf_counter() - began
             yield pending
             pending, position = Slot(0, 0.0, np.empty(0)), position + 1
@@ -144,8 +144,7 @@ def transcoded_slots(
                 to_patches = ToPatches(height, width, reading.cell, grid_HW)
             gathered = _Gathered(None)
             gathered.add(signals, camera)
-            slot.maps_HW = gathered.maps(to_patches, 1.0)
-            slot.maps_HW["motion"] = slot.maps_HW["motion"] * texture_trust(slot.rgb_YX3, patch)
+            slot.maps_HW = gathered.maps(to_patches, texture_trust(slot.rgb_YX3, patch), 1.0)
         yield slot
 
 
@@ -215,11 +214,11 @@ class _Gathered:
                 old_YX = getattr(self, name)
                 setattr(self, name, new_YX if old_YX is None else _carry(old_YX, motion_YX2, None) + new_YX)
 
-    def maps(self, to_patches: ToPatches, scale: float) -> dict[str, np.ndarray]:
+    def maps(self, to_patches: ToPatches, trust_HW: np.ndarray, scale: float) -> dict[str, np.ndarray]:
         """Patch grids of what was gathered; `scale` turns source pixels into the encoder's."""
         maps: dict[str, np.ndarray] = {}
         if self.path_YX is not None:
-            maps["motion"] = to_patches(self.path_YX) * np.float32(scale)
+            maps["motion"] = to_patches(self.path_YX) * trust_HW * np.float32(scale)
         if self.energy_YX is not None:
             maps["residual"] = np.sqrt(to_patches(self.energy_YX))
         if self.bits_YX is not None:
