@@ -254,6 +254,12 @@ def test_one_window_over_everything_is_the_whole_clip(signals):
     assert same(window, ov.patchify(data, size=56, budget=100, signals=signals))
 
 
+def test_windows_may_start_on_key_frames():
+    data = encode(moving_object(24, H, W, radius=18).frames_THW3, gop=8)
+    batches = list(ov.patchify_windows(data, rate=25, frames=8, size=112, budget=64))
+    assert [batch.lengths_B for batch in batches] == [[64]] * 3
+
+
 def test_windows_of_a_clip_without_timestamps():
     batches = list(ov.patchify_windows(odd("no timestamps").data, rate=25, frames=5, size=56, budget=8))
     assert [len(batch.slot_times_B[0]) for batch in batches] == [5, 5, 2]

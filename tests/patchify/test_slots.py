@@ -22,7 +22,7 @@ from ov_encoder.patchify.slots import (
     transcoded_slots,
 )
 from tests.clips import Mover, encode, moving_object, pan, render
-from tests.odd_media import turned
+from tests.odd_media import resolution_change, turned
 
 # --- resampling -----------------------------------------------------------------------------------------------
 
@@ -196,6 +196,13 @@ def test_a_rotated_video_gives_rotated_slots():
                 # texture is judged on every other pixel, which turning does not keep
                 assert b.maps_HW[name] == pytest.approx(np.rot90(value, -degrees // 90), rel=0.1, abs=1e-4), name
             assert np.abs(b.rgb_YX3.astype(int) - np.rot90(a.rgb_YX3, -degrees // 90)).mean() < 1
+
+
+def test_a_stream_that_changes_its_size_goes_on():
+    slots = slots_of(resolution_change().data, range(12), (6, 8), patch=16)
+    assert [slot.frame for slot in slots] == list(range(12))
+    assert {slot.rgb_YX3.shape for slot in slots} == {(96, 128, 3)}
+    assert all(value.shape == (6, 8) for slot in slots for value in slot.maps_HW.values())
 
 
 def test_time_is_told_per_stage():
