@@ -80,8 +80,9 @@ def test_signals_say_where_they_come_from_and_fit_the_picture(name):
             assert value is None or clip.provenance[signal] != "absent", (signal, i)
             assert value is None or np.isfinite(value).all(), (signal, i)
             assert value is None or changed_size or value.shape[:2] == clip.grid_HW, (signal, i)
+        silent = medium.codec in ("mpeg2video", "mpeg1video", "mpeg4") and (frame.frame_type == "B" or i == T - 1)
         if clip.provider != "none" and frame.frame_type in "PB":
-            assert frame.motion_HW2 is not None
+            assert silent or frame.motion_HW2 is not None  # FFmpeg leaves their vectors out, see codec.read
             assert frame.residual_HW is not None
     if clip.provider != "none":
         moving = [np.abs(f.motion_HW2).max() for f in clip if f.motion_HW2 is not None]

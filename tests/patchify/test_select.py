@@ -90,15 +90,18 @@ def test_blocks_are_kept_whole_by_their_sum(case):
 def test_floors_and_caps_of_slots(case, cap, floor):
     scores, K, anchors, shots = case
     floor = min(floor, cap)
-    keep, fillers = select(scores, K, anchors=anchors, shots=shots, slot_cap=cap, slot_floor=floor)
-    assert keep.sum() == K
     others = [t for t in range(len(scores)) if t not in anchors]
     known = (np.nan_to_num(scores) > 0).sum(axis=(1, 2))
+    needed = sum(min(floor, int(known[t])) for t in others)
+    if needed > K - len(anchors) * scores[0].size:
+        with pytest.raises(ValueError, match=f"slot_floor={floor} asks for {needed} patches"):
+            select(scores, K, anchors=anchors, shots=shots, slot_cap=cap, slot_floor=floor)
+        return
+    keep, fillers = select(scores, K, anchors=anchors, shots=shots, slot_cap=cap, slot_floor=floor)
+    assert keep.sum() == K
     if not fillers:
         assert all(keep[t].sum() <= cap for t in others)
-    needed = sum(min(floor, int(known[t])) for t in others)
-    if needed <= K - len(anchors) * keep[0].size:
-        assert all((keep[t] & (np.nan_to_num(scores[t]) > 0)).sum() >= min(floor, known[t]) for t in others)
+    assert all((keep[t] & (np.nan_to_num(scores[t]) > 0)).sum() >= min(floor, known[t]) for t in others)
 
 
 @settings(max_examples=150, deadline=None)
@@ -164,9 +167,9 @@ def test_all_of_it():
     assert fillers == 0
 
 
-@pytest.mark.parametrize("limits", [{"slot_cap": 0}, {"slot_cap": 2, "slot_floor": 3}])
-def test_a_cap_below_its_floor_is_refused(limits):
-    with pytest.raises(ValueError, match=r"slot_cap=\d must be at least slot_floor=\d and 1"):
+@pytest.mark.parametrize("limits", [{"slot_cap": 0}, {"slot_cap": 2, "slot_floor": 3}, {"slot_cap": 3, "block": 2}])
+def test_a_cap_below_its_floor_or_inside_a_block_is_refused(limits):
+    with pytest.raises(ValueError, match=r"slot_cap=\d; must be (at least slot_floor=|a whole number .* in steps of)"):
         select(np.ones((2, 2, 2), np.float32), 4, anchors=[], shots=[0], **limits)
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from ov_encoder.codec.vectors import CELL
+from ov_encoder.codec.signals import CELL
 
 _PAD = 8  # beyond this many pixels outside the picture every filtered sample equals the border sample
 

@@ -18,6 +18,7 @@ from av.error import FFmpegError
 
 from ov_encoder.codec.info import MediaInfo
 from ov_encoder.codec.limits import Limits
+from ov_encoder.codec.signals import CELL
 from ov_encoder.errors import OvEncoderError
 
 if TYPE_CHECKING:
@@ -232,6 +233,9 @@ def _describe(container: InputContainer, stream: VideoStream, name: str, limits:
     if first is not None and first.interlaced_frame and native:
         native = ()
         notes.append("interlaced: vectors of fields are not used")
+    if rotation and native and (ctx.height % CELL or ctx.width % CELL):
+        native = ()  # turned, the partial cells would come first, and maps promise them last
+        notes.append(f"turned, and {ctx.width}x{ctx.height} are no multiples of {CELL}: vectors are not used")
     height, width = (ctx.height, ctx.width) if rotation % 180 == 0 else (ctx.width, ctx.height)
     fps = float(stream.average_rate or stream.guessed_rate or 0)
     known = np.array(times)[~np.isnan(times)]

@@ -19,9 +19,9 @@ from ov_encoder.codec.decode import Picture, Resizer, decode
 from ov_encoder.codec.info import MediaInfo
 from ov_encoder.codec.limits import Limits
 from ov_encoder.codec.media import Source, binary, inspect
-from ov_encoder.codec.signals import KIND_INTRA, ClipSignals, FrameSignals, Provenance
+from ov_encoder.codec.signals import CELL, KIND_INTRA, ClipSignals, FrameSignals, Provenance
 from ov_encoder.codec.transcode import transcode
-from ov_encoder.codec.vectors import CELL, KIND_OF_LISTS, Distances, frame_vectors, motion_grid, qp_grid
+from ov_encoder.codec.vectors import KIND_OF_LISTS, Distances, frame_vectors, motion_grid, qp_grid
 from ov_encoder.errors import OvEncoderError
 
 MAX_SIDE = 16384  # pixels: the largest side that x264 takes
@@ -194,32 +194,36 @@ def _native(file: BinaryIO, info: MediaInfo, options: _Options) -> Pairs:
     small_YX: np.ndarray | None = None
     motion_HW2: np.ndarray | None = None
     lists_HW: np.ndarray | None = None
-    shape: tuple[int, ...] = ()
     for picture in decode(file, info, limits=options.limits, export=True, threads=options.threads, notes=options.notes):
         coded_HW = (-(-picture.frame.height // CELL), -(-picture.frame.width // CELL))
         signals = FrameSignals(picture.index, picture.time_s, picture.frame_type, picture.packet_bits)
         signals.qp_HW = qp_grid(picture.frame, coded_HW)
         past, future = distances(picture.packet, picture.frame_type)
-        if picture.frame_type != "I":
-            motion_HW2, lists_HW = motion_grid(frame_vectors(picture.frame), coded_HW, past, future)
-            signals.motion_HW2 = motion_HW2
-            signals.kind_HW = KIND_OF_LISTS[lists_HW]
-        else:
+        if motion_HW2 is not None and motion_HW2.shape[:2] != coded_HW:
+            motion_HW2 = lists_HW = None  # the stream changed its size
+        if picture.frame_type == "I":
             signals.kind_HW = np.full(coded_HW, KIND_INTRA, np.uint8)
+        elif not _says_nothing(info.codec, signals):
+            motion_HW2, lists_HW = motion_grid(frame_vectors(picture.frame), coded_HW, past, future)
+            signals.motion_HW2, signals.kind_HW = motion_HW2, KIND_OF_LISTS[lists_HW]
         if options.residual:
             luma_YX = picture.luma()
             factor = reduction(*luma_YX.shape)
             previous_YX, small_YX = small_YX, shrink(luma_YX, factor)
-            same = shape == luma_YX.shape and previous_YX is not None
-            if same and motion_HW2 is not None and motion_HW2.shape[:2] == coded_HW:
-                # An I-frame has no vectors: it is predicted with the motion of the frame before it.
-                signals.residual_HW = derived_energy(small_YX, previous_YX, motion_HW2, lists_HW, factor)
-            elif same:
-                none_HW = np.zeros(coded_HW, np.uint8)
-                zero_HW2 = np.zeros((*coded_HW, 2), np.float32)
-                signals.residual_HW = derived_energy(small_YX, previous_YX, zero_HW2, none_HW, factor)
-            shape = luma_YX.shape
+            if previous_YX is not None and previous_YX.shape == small_YX.shape:
+                # A frame without vectors is predicted with the motion of the frame before it.
+                moved_HW2 = np.zeros((*coded_HW, 2), np.float32) if motion_HW2 is None else motion_HW2
+                used_HW = np.zeros(coded_HW, np.uint8) if lists_HW is None else lists_HW
+                signals.residual_HW = derived_energy(small_YX, previous_YX, moved_HW2, used_HW, factor)
         yield picture, upright(signals, info.rotation)
+
+
+def _says_nothing(codec: str, signals: FrameSignals) -> bool:
+    """Predicted frames whose side data FFmpeg leaves out or fills with zeros (seen in FFmpeg 8.1).
+
+    The last frame of MPEG-1, MPEG-2 and MPEG-4 streams has none; all vectors of MPEG-4 B-frames are (0, 0).
+    """
+    return signals.qp_HW is None or (codec == "mpeg4" and signals.frame_type == "B")
 
 
 def _transcode(file: BinaryIO, info: MediaInfo, options: _Options) -> Pairs:

@@ -15,6 +15,7 @@ from typing import Literal, overload
 import numpy as np
 
 SIGNALS = ("motion", "residual", "bits", "qp", "kind")
+CELL = 8  # luma pixels a side: FFmpeg collapses partitions below 8x8 to one vector
 KIND_SKIP, KIND_INTER, KIND_INTRA = 0, 1, 2
 
 Provenance = Literal["native", "derived", "absent"]

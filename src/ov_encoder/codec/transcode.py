@@ -20,8 +20,8 @@ import numpy as np
 
 from ov_encoder.codec.compensate import exact_residual, residual_energy
 from ov_encoder.codec.decode import plane_rows
-from ov_encoder.codec.signals import KIND_INTER, KIND_INTRA, KIND_SKIP, FrameSignals
-from ov_encoder.codec.vectors import CELL, frame_vectors, motion_grid, qp_grid
+from ov_encoder.codec.signals import CELL, KIND_INTER, KIND_INTRA, KIND_SKIP, FrameSignals
+from ov_encoder.codec.vectors import frame_vectors, motion_grid, qp_grid
 
 QP = 24
 _X264 = (

@@ -9,6 +9,7 @@ Shapes: H, W = rows and columns of cells, K = packets in decode order, M = vecto
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Any
 
 import av
@@ -17,7 +18,6 @@ import numpy as np
 
 from ov_encoder.codec.signals import KIND_INTER, KIND_INTRA
 
-CELL = 8  # luma pixels: FFmpeg collapses partitions below 8x8 to one vector
 SHIFT = 3  # log2(CELL)
 
 VECTOR = np.dtype(
@@ -131,13 +131,15 @@ class Distances:
             self._ahead_K[:-lag] |= later > 0
             self._future_K[lag:] = np.where(later > 0, np.minimum(self._future_K[lag:], later), self._future_K[lag:])
         self._rank_K = rank_K
-        self._last = -1
+        self._shown: deque[tuple[int, int]] = deque(maxlen=17)  # (packet, rank) of references, as they are shown
 
     def __call__(self, packet: int, frame_type: str) -> tuple[int, int]:
         """(past, future) in frames, both at least 1. Call once per frame, in display order."""
         rank = int(self._rank_K[packet])
-        past = max(rank - self._last, 1) if self._last >= 0 else 1
+        # A pyramid's B-frame may be shown before a P-frame that was decoded before it, and so cannot have used it.
+        before = [r for p, r in self._shown if p < packet and r < rank]
+        past = rank - before[-1] if before else 1
         future = int(self._future_K[packet])
         if frame_type != "B" or self._ahead_K[packet]:
-            self._last = rank
+            self._shown.append((packet, rank))
         return past, future if future < len(self._rank_K) else 1

@@ -70,11 +70,10 @@ class Options:
             value = getattr(self, name)
             if get_origin(hint) is Literal and value not in get_args(hint):
                 raise ValueError(f"{name}={value!r}; allowed: {', '.join(get_args(hint))}")
-        for name, least in (("frames", 1), ("patch", 1), ("block", 1), ("threads", 0), ("slot_floor", 0)):
+        for name, least in (("frames", 1), ("patch", 1), ("block", 1), ("threads", 0)):
             if not is_count(getattr(self, name), least):
                 raise ValueError(f"{name}={getattr(self, name)!r}; must be a whole number of at least {least}")
-        if self.slot_cap is not None and not is_count(self.slot_cap, max(self.slot_floor, 1)):
-            raise ValueError(f"slot_cap={self.slot_cap!r}; must be None or a whole number of at least slot_floor and 1")
+        check_slots(self.slot_floor, self.slot_cap, self.block)
         prior = self.centre_prior
         if not isinstance(prior, Real) or isinstance(prior, bool) or not 0 <= prior < math.inf:
             raise ValueError(f"centre_prior={prior!r}; must be 0 or a positive number")
@@ -102,6 +101,18 @@ def check_anchors(anchors: object) -> None:
     rules = get_args(AnchorRule)
     if anchors not in rules and not is_count(anchors, 0):
         raise ValueError(f"anchors={anchors!r}; must be 0 or more frames, or: {', '.join(rules)}")
+
+
+def check_slots(slot_floor: object, slot_cap: object, block: int) -> None:
+    """Raises ValueError unless both are patches per slot, in whole blocks, and the cap is not below the floor."""
+    unit = block * block
+    for name, value, least in (("slot_floor", slot_floor, 0), ("slot_cap", slot_cap, 1)):
+        if name == "slot_cap" and value is None:
+            continue
+        if not is_count(value, least) or int(value) % unit:  # type: ignore[call-overload]
+            raise ValueError(f"{name}={value!r}; must be a whole number of at least {least}, in steps of {unit}")
+    if slot_cap is not None and slot_cap < slot_floor:  # type: ignore[operator]
+        raise ValueError(f"slot_cap={slot_cap!r}; must be at least slot_floor={slot_floor!r}")
 
 
 def check_size(size: object) -> None:

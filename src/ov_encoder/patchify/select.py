@@ -10,7 +10,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from ov_encoder.patchify.options import check_anchors, check_budget
+from ov_encoder.patchify.options import check_anchors, check_budget, check_slots
 
 MIN_SHARE, MAX_SHARE = 1 / 32, 1 / 4  # of all patches, for budget "auto": the paper's range
 SHOT_FLOOR = 0.5  # of the budget after whole frames, shared among shots by their length
@@ -97,9 +97,8 @@ def select(
     """
     T, H, W = scores_THW.shape
     assert H % block == 0 and W % block == 0 and K % (block * block) == 0, (H, W, block, K)
-    if slot_cap is not None and slot_cap < max(slot_floor, 1):
-        raise ValueError(f"slot_cap={slot_cap} must be at least slot_floor={slot_floor} and 1")
     unit = block * block
+    check_slots(slot_floor, slot_cap, block)
     blocks = np.nan_to_num(scores_THW).reshape(T, H // block, block, W // block, block).sum(axis=(2, 4)).reshape(T, -1)
     B = blocks.shape[1]  # blocks of a slot
     keep = np.zeros((T, B), bool)
@@ -107,8 +106,14 @@ def select(
     left = K // unit - int(keep.sum())
     assert left >= 0, (K, len(anchors), unit * B)
     open_TB = (blocks > 0) & ~keep
-    cap = B if slot_cap is None else max(slot_cap // unit, 1)
-    floor = min(slot_floor // unit, cap)
+    cap = B if slot_cap is None else slot_cap // unit
+    floor = slot_floor // unit
+    due = int(np.minimum((blocks > 0)[~keep.all(axis=1)].sum(axis=1), floor).sum())
+    if due > left:
+        raise ValueError(
+            f"slot_floor={slot_floor} asks for {due * unit} patches, {left * unit} tokens are left beside whole "
+            "frames; a smaller floor, fewer anchors or a larger budget"
+        )
 
     rank_TB = np.empty_like(keep, dtype=np.int64)  # place of each block within its slot, best first
     order_TB = np.argsort(-blocks, axis=1, kind="stable")

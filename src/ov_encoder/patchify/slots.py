@@ -204,15 +204,16 @@ class _Gathered:
             valid_YX = None if signals.kind_HW is None else signals.kind_HW != KIND_INTRA
             weights_6 = fit_camera(motion_YX2, valid_YX, model=camera).weights_6
             self._motion, self._camera = motion_YX2, weights_6
-        if motion_YX2 is None:
-            return
-        if self.path_YX is None:
-            self.path_YX = np.zeros(motion_YX2.shape[:2], np.float32)
-        self.path_YX = _carry(self.path_YX, motion_YX2, weights_6)
+        if motion_YX2 is not None:
+            path_YX = np.zeros(motion_YX2.shape[:2], np.float32) if self.path_YX is None else self.path_YX
+            self.path_YX = _carry(path_YX, motion_YX2, weights_6)
         for name, new_YX in (("energy_YX", signals.residual_HW), ("bits_YX", signals.bits_HW)):
-            if new_YX is not None:
-                old_YX = getattr(self, name)
-                setattr(self, name, new_YX if old_YX is None else _carry(old_YX, motion_YX2, None) + new_YX)
+            old_YX = getattr(self, name)
+            if old_YX is None or new_YX is None:
+                setattr(self, name, old_YX if new_YX is None else new_YX)
+            else:  # without any motion (an all-intra stream) what was missed stays in place
+                moved_YX = old_YX if motion_YX2 is None else _carry(old_YX, motion_YX2, None)
+                setattr(self, name, moved_YX + new_YX)
 
     def maps(self, to_patches: ToPatches, trust_HW: np.ndarray, scale: float) -> dict[str, np.ndarray]:
         """Patch grids of what was gathered; `scale` turns source pixels into the encoder's."""
