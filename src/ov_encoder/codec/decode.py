@@ -17,8 +17,8 @@ from av.video.reformatter import VideoReformatter
 
 from ov_encoder.codec import stills
 from ov_encoder.codec.info import MediaInfo
-from ov_encoder.codec.limits import Limits
-from ov_encoder.codec.media import check_pixels, open_video
+from ov_encoder.codec.limits import Limits, check_pixels
+from ov_encoder.codec.media import open_video
 from ov_encoder.errors import OvEncoderError
 
 _TYPES = "?IPBPIPB"  # by AVPictureType: none, I, P, B, S(GMC), SI, SP, BI

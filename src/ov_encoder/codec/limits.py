@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ov_encoder.errors import OvEncoderError
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -23,3 +25,14 @@ class Limits:
         for name in ("pixels", "frames", "seconds", "bytes"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"Limits.{name} must be positive, got {getattr(self, name)}")
+
+
+def check_pixels(name: str, width: int, height: int, limits: Limits) -> None:
+    """Refuse an empty picture, and one of more than `limits.pixels`, before its memory is taken."""
+    if width <= 0 or height <= 0:
+        raise OvEncoderError(f"{name}: picture of {width}x{height} pixels; the header is damaged")
+    if width * height > limits.pixels:
+        raise OvEncoderError(
+            f"{name}: picture of {width}x{height} = {width * height} pixels; the limit is {limits.pixels} "
+            "(raise Limits.pixels if that is right)"
+        )

@@ -17,7 +17,7 @@ import numpy as np
 from av.error import FFmpegError
 
 from ov_encoder.codec.info import MediaInfo
-from ov_encoder.codec.limits import Limits
+from ov_encoder.codec.limits import Limits, check_pixels
 from ov_encoder.codec.signals import CELL
 from ov_encoder.errors import OvEncoderError
 
@@ -169,17 +169,6 @@ def open_video(file: BinaryIO, name: str, limits: Limits) -> Iterator[tuple[Inpu
             raise OvEncoderError(f"{name}: no decoder for its video stream")
         check_pixels(name, stream.codec_context.width, stream.codec_context.height, limits)
         yield container, stream
-
-
-def check_pixels(name: str, width: int, height: int, limits: Limits) -> None:
-    """Refuse an empty picture, and one of more than `limits.pixels`, before its memory is taken."""
-    if width <= 0 or height <= 0:
-        raise OvEncoderError(f"{name}: picture of {width}x{height} pixels; the header is damaged")
-    if width * height > limits.pixels:
-        raise OvEncoderError(
-            f"{name}: picture of {width}x{height} = {width * height} pixels; the limit is {limits.pixels} "
-            "(raise Limits.pixels if that is right)"
-        )
 
 
 def inspect(source: Source, *, limits: Limits | None = None) -> MediaInfo:

@@ -15,8 +15,7 @@ import numpy as np
 from PIL import Image, ImageOps, ImageSequence
 
 from ov_encoder.codec.info import MediaInfo
-from ov_encoder.codec.limits import Limits
-from ov_encoder.codec.media import check_pixels
+from ov_encoder.codec.limits import Limits, check_pixels
 from ov_encoder.errors import OvEncoderError
 
 _MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a", b"BM", b"II*\x00", b"MM\x00*")
