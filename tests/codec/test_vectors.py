@@ -115,7 +115,7 @@ def test_no_vectors_mean_intra_everywhere():
 
 def test_vectors_are_ffmpeg_s_own():
     for frame in exported(video("pan", "h264", bframes=True, T=8)):
-        ours = frame_vectors(frame)
+        ours = frame_vectors(frame.side_data)
         theirs = frame.side_data.get("MOTION_VECTORS")
         assert len(ours) == (0 if theirs is None else len(theirs))
         if theirs is not None:
@@ -206,7 +206,7 @@ def test_qp_is_what_pyav_says_block_by_block():
     varied = 0
     for frame in exported(encode(moving_object(6, 96, 128).frames_THW3)):
         told = np.asarray(frame.side_data.get("VIDEO_ENC_PARAMS").qp_map())
-        ours = qp_grid(frame, (12, 16))
+        ours = qp_grid(frame.side_data, (12, 16))
         assert np.array_equal(ours, np.kron(told, np.ones((2, 2))))
         varied += len(np.unique(ours)) > 1
     assert varied >= 3  # adaptive quantisation: a constant map would prove little
@@ -214,8 +214,8 @@ def test_qp_is_what_pyav_says_block_by_block():
 
 def test_no_quantiser_where_the_decoder_exports_none():
     frame = next(exported(video("pan", "hevc", T=8)))
-    assert qp_grid(frame, (28, 28)) is None
-    assert len(frame_vectors(frame)) == 0
+    assert qp_grid(frame.side_data, (28, 28)) is None
+    assert len(frame_vectors(frame.side_data)) == 0
 
 
 # --- display distance -----------------------------------------------------------------------------------------

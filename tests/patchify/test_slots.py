@@ -62,7 +62,7 @@ def test_a_blob_is_carried_along_with_the_content():
     field = np.zeros((6, 8), np.float32)
     field[2, 3] = 5
     motion = np.broadcast_to(np.float32([-16, 8]), (6, 8, 2)).copy()  # it came from 2 cells left, 1 cell below
-    carried = _carry(field, motion, None)
+    carried = _carry(field, motion, None, 8)
     expected = np.zeros((6, 8), np.float32)
     expected[1, 5] = 5
     assert np.array_equal(carried, expected)
@@ -72,15 +72,15 @@ def test_half_a_cell_shares_the_blob_and_rest_keeps_it():
     field = np.zeros((3, 5), np.float32)
     field[1, 2] = 4
     half = np.broadcast_to(np.float32([4, 0]), (3, 5, 2)).copy()
-    assert _carry(field, half, None)[1].tolist() == [0, 2, 2, 0, 0]
-    assert np.array_equal(_carry(field, np.zeros((3, 5, 2), np.float32), None), field)
+    assert _carry(field, half, None, 8)[1].tolist() == [0, 2, 2, 0, 0]
+    assert np.array_equal(_carry(field, np.zeros((3, 5, 2), np.float32), None, 8), field)
 
 
 def test_content_from_outside_takes_the_border_s_value():
     field = np.tile(np.arange(4, dtype=np.float32), (2, 1))
     far = np.broadcast_to(np.float32([-800, 0]), (2, 4, 2)).copy()
-    assert not _carry(field, far, None).any()
-    assert (_carry(field, -far, None) == 3).all()
+    assert not _carry(field, far, None, 8).any()
+    assert (_carry(field, -far, None, 8) == 3).all()
 
 
 def test_motion_that_the_camera_does_not_explain_is_added_to_the_path():
@@ -89,8 +89,8 @@ def test_motion_that_the_camera_does_not_explain_is_added_to_the_path():
     motion[rng.random((9, 7)) < 0.3] = 0
     weights = rng.normal(0, 1, 6)
     rest = motion - Camera(weights, "affine", 1.0).field(9, 7)
-    expected = _carry(field, motion, None) + np.linalg.norm(rest, axis=-1)
-    assert _carry(field, motion, weights) == pytest.approx(expected, abs=1e-4)
+    expected = _carry(field, motion, None, 8) + np.linalg.norm(rest, axis=-1)
+    assert _carry(field, motion, weights, 8) == pytest.approx(expected, abs=1e-4)
 
 
 def test_vectors_count_by_the_contrast_of_their_patch():

@@ -195,7 +195,7 @@ def _quarter(luma_YX):
 
 
 @numba.njit(cache=True, nogil=True)
-def derived_energy(small_YX, previous_YX, motion_HW2, lists_HW, factor):
+def derived_energy(small_YX, previous_YX, motion_HW2, lists_HW, factor, cell=CELL):
     """Mean squared error per cell of predicting the picture from the previous one by its motion, [H, W] float32.
 
     small_YX, previous_YX: float32 luma shrunk by `factor`. motion_HW2: pixels per frame at full size. Cells without
@@ -203,7 +203,7 @@ def derived_energy(small_YX, previous_YX, motion_HW2, lists_HW, factor):
     """
     Y, X = small_YX.shape
     H, W = lists_HW.shape
-    side = CELL // factor
+    side = cell // factor
     energy_HW = np.zeros((H, W), np.float32)
     errors = np.zeros(W * side, np.float32)  # squared errors of a row of cells, summed over its pixel rows
     for i in range(H):

@@ -6,7 +6,7 @@ Shapes: H, W = pixel rows and columns.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -16,6 +16,7 @@ from av.error import FFmpegError
 from av.video.reformatter import VideoReformatter
 
 from ov_encoder.codec import stills
+from ov_encoder.codec.ahead import ahead
 from ov_encoder.codec.info import MediaInfo
 from ov_encoder.codec.limits import Limits, check_pixels
 from ov_encoder.codec.media import open_video
@@ -71,14 +72,15 @@ class Resizer:
         self._scaler = VideoReformatter()
 
     def __call__(self, picture: Picture) -> np.ndarray:
-        """[height, width, 3] uint8; area averaging to shrink, bicubic to enlarge."""
+        """[height, width, 3] uint8, a view; area averaging to shrink, bicubic to enlarge."""
         turned = picture.rotation % 180 != 0
         height, width = (self.width, self.height) if turned else (self.height, self.width)
         shrink = picture.frame.height >= height and picture.frame.width >= width
         how = "AREA" if shrink else "BICUBIC"
         small = self._scaler.reformat(picture.frame, width, height, "rgb24", interpolation=how)
-        rows = plane_rows(small)[:height, : width * 3]
-        return np.ascontiguousarray(np.rot90(rows.reshape(height, width, 3), -(picture.rotation // 90)))
+        rows = plane_rows(small)
+        pixels = np.lib.stride_tricks.as_strided(rows, (height, width, 3), (rows.strides[0], 3, 1))
+        return np.rot90(pixels, -(picture.rotation // 90))
 
 
 def decode(
@@ -89,17 +91,24 @@ def decode(
     export: bool = False,
     threads: int = 1,
     notes: list[str] | None = None,
-) -> Iterator[Picture]:
+) -> Generator[Picture, None, None]:
     """Pictures of the source in display order.
 
-    export: ask the decoder for motion vectors and QP. threads: of the decoder; slice threads when exporting,
-    because frame threads corrupt exported vectors of streams with B-frames (measured; pixels stay right).
+    export: ask the decoder for motion vectors and QP. threads: with more than 1 (0: as many as there are cores),
+    pictures are decoded ahead in a thread of their own, and the decoder may use that many; slice threads when
+    exporting, because frame threads corrupt exported vectors of streams with B-frames (measured; pixels stay right).
     notes: what was skipped and why is appended here. Damaged packets and frames are skipped, never made up.
 
     Raises:
         OvEncoderError: nothing could be decoded, or a limit was passed.
     """
-    notes = [] if notes is None else notes
+    pictures = _decode(file, info, limits, export, threads, [] if notes is None else notes)
+    return pictures if threads == 1 else ahead(pictures)
+
+
+def _decode(
+    file: BinaryIO, info: MediaInfo, limits: Limits, export: bool, threads: int, notes: list[str]
+) -> Generator[Picture, None, None]:
     file.seek(0)
     if info.codec == info.container and info.kind in ("image", "animation") and not len(info.packet_bits_K):
         for index, (rgb, seconds) in enumerate(stills.read_frames(file, info.name, limits)):

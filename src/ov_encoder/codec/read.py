@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -38,14 +38,10 @@ class Reading:
     provider: str
     height: int  # of the picture that the maps lie on, upright
     width: int
+    cell: int  # side of a cell in pixels of that picture
     provenance: dict[str, Provenance]
     pairs: Pairs
     notes: list[str] = field(default_factory=list)
-
-    @property
-    def cell(self) -> int:
-        """Side of a cell in pixels of that picture."""
-        return CELL
 
 
 @contextmanager
@@ -54,6 +50,8 @@ def read(
     *,
     signals: str = "auto",
     size: tuple[int, int] | None = None,
+    cell: int = CELL,
+    qp: bool = True,
     residual: bool = True,
     threads: int = 1,
     limits: Limits | None = None,
@@ -63,7 +61,9 @@ def read(
 
     signals: "auto" (native where the codec exports vectors, else transcode), "native", "transcode" or "none".
     size: (height, width) at which `transcode` works; default: the source's, at most 448 pixels on its short side.
-    residual: also derive the residual of native streams, by motion compensation. threads: of the decoder.
+    cell: side of the cells of native maps, 8 pixels or 16 (less work where 16 are small enough).
+    qp: whether to fill `qp_HW`. residual: also derive the residual of native streams, by motion compensation.
+    threads: as in `decode.decode`.
     info: what `inspect` said of this source, if that is known already.
 
     Raises:
@@ -84,10 +84,13 @@ def read(
         provide, provenance = PROVIDERS[provider]
         if provider == "native" and not residual:
             provenance = provenance | {"residual": "absent"}
-        options = _Options(height, width, residual, threads, limits, notes)
+        if provider == "native" and not qp:
+            provenance = provenance | {"qp": "absent"}
+        cell = cell if provider == "native" else CELL
+        options = _Options(height, width, cell, qp, residual, threads, limits, notes)
         pairs = provide(file, info, options)
         try:
-            yield Reading(info, provider, height, width, dict(provenance), pairs, notes)
+            yield Reading(info, provider, height, width, cell, dict(provenance), pairs, notes)
         finally:
             pairs.close()
 
@@ -183,6 +186,8 @@ def read_signals(
 class _Options:
     height: int
     width: int
+    cell: int
+    qp: bool
     residual: bool
     threads: int
     limits: Limits
@@ -190,21 +195,23 @@ class _Options:
 
 
 def _native(file: BinaryIO, info: MediaInfo, options: _Options) -> Pairs:
-    distances = Distances(info.packet_time_K)
+    distances, cell = Distances(info.packet_time_K), options.cell
     small_YX: np.ndarray | None = None
     motion_HW2: np.ndarray | None = None
     lists_HW: np.ndarray | None = None
     for picture in decode(file, info, limits=options.limits, export=True, threads=options.threads, notes=options.notes):
-        coded_HW = (-(-picture.frame.height // CELL), -(-picture.frame.width // CELL))
+        coded_HW = (-(-picture.frame.height // cell), -(-picture.frame.width // cell))
         signals = FrameSignals(picture.index, picture.time_s, picture.frame_type, picture.packet_bits)
-        signals.qp_HW = qp_grid(picture.frame, coded_HW)
+        side_data = picture.frame.side_data
+        if options.qp:
+            signals.qp_HW = qp_grid(side_data, coded_HW, cell=cell)
         past, future = distances(picture.packet, picture.frame_type)
         if motion_HW2 is not None and motion_HW2.shape[:2] != coded_HW:
             motion_HW2 = lists_HW = None  # the stream changed its size
         if picture.frame_type == "I":
             signals.kind_HW = np.full(coded_HW, KIND_INTRA, np.uint8)
-        elif not _says_nothing(info.codec, signals):
-            motion_HW2, lists_HW = motion_grid(frame_vectors(picture.frame), coded_HW, past, future)
+        elif not _says_nothing(info.codec, picture.frame_type, side_data):
+            motion_HW2, lists_HW = motion_grid(frame_vectors(side_data), coded_HW, past, future, cell=cell)
             signals.motion_HW2, signals.kind_HW = motion_HW2, KIND_OF_LISTS[lists_HW]
         if options.residual:
             luma_YX = picture.luma()
@@ -214,16 +221,16 @@ def _native(file: BinaryIO, info: MediaInfo, options: _Options) -> Pairs:
                 # A frame without vectors is predicted with the motion of the frame before it.
                 moved_HW2 = np.zeros((*coded_HW, 2), np.float32) if motion_HW2 is None else motion_HW2
                 used_HW = np.zeros(coded_HW, np.uint8) if lists_HW is None else lists_HW
-                signals.residual_HW = derived_energy(small_YX, previous_YX, moved_HW2, used_HW, factor)
+                signals.residual_HW = derived_energy(small_YX, previous_YX, moved_HW2, used_HW, factor, cell)
         yield picture, upright(signals, info.rotation)
 
 
-def _says_nothing(codec: str, signals: FrameSignals) -> bool:
+def _says_nothing(codec: str, frame_type: str, side_data: Any) -> bool:
     """Predicted frames whose side data FFmpeg leaves out or fills with zeros (seen in FFmpeg 8.1).
 
     The last frame of MPEG-1, MPEG-2 and MPEG-4 streams has none; all vectors of MPEG-4 B-frames are (0, 0).
     """
-    return signals.qp_HW is None or (codec == "mpeg4" and signals.frame_type == "B")
+    return side_data.get("VIDEO_ENC_PARAMS") is None or (codec == "mpeg4" and frame_type == "B")
 
 
 def _transcode(file: BinaryIO, info: MediaInfo, options: _Options) -> Pairs:

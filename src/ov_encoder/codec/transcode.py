@@ -82,12 +82,12 @@ def transcode(frames: Iterable[np.ndarray], *, preset: str = "veryfast") -> Iter
         luma_YX = plane_rows(frame)[:Y, :X].copy()
         packet_bytes: Any = frame.opaque or 0
         signals = FrameSignals(count, 0.0, "I" if count == 0 else "P", 8 * packet_bytes)
-        signals.qp_HW = qp_grid(frame, grid_HW)
+        signals.qp_HW = qp_grid(frame.side_data, grid_HW)
         residual_YX = None
         if reference_YX is None:
             signals.kind_HW = np.full(grid_HW, KIND_INTRA, np.uint8)
         else:
-            vectors_M = frame_vectors(frame)
+            vectors_M = frame_vectors(frame.side_data)
             signals.motion_HW2, lists_HW = motion_grid(vectors_M, grid_HW, 1, 1)
             residual_YX, inter_YX = exact_residual(luma_YX, reference_YX, vectors_M)
             energy = residual_energy(residual_YX, inter_YX, luma_YX, reference_YX)

@@ -12,13 +12,10 @@ from __future__ import annotations
 from collections import deque
 from typing import Any
 
-import av
 import numba
 import numpy as np
 
-from ov_encoder.codec.signals import KIND_INTER, KIND_INTRA
-
-SHIFT = 3  # log2(CELL)
+from ov_encoder.codec.signals import CELL, KIND_INTER, KIND_INTRA
 
 VECTOR = np.dtype(
     [
@@ -34,31 +31,33 @@ NONE, PAST, FUTURE, BOTH = 0, 1, 2, 3
 KIND_OF_LISTS = np.array([KIND_INTRA, KIND_INTER, KIND_INTER, KIND_INTER], np.uint8)
 
 
-def frame_vectors(frame: av.VideoFrame) -> np.ndarray:
-    """The exported vectors of a frame, [M] of dtype VECTOR; a view, empty where there are none (I-frames)."""
-    data: Any = frame.side_data.get("MOTION_VECTORS")
+def frame_vectors(side_data: Any) -> np.ndarray:
+    """The vectors in a frame's side data, [M] of dtype VECTOR; a view, empty where there are none (I-frames)."""
+    data = side_data.get("MOTION_VECTORS")
     return np.empty(0, VECTOR) if data is None else np.frombuffer(data, VECTOR)
 
 
 def motion_grid(
-    vectors_M: np.ndarray, grid_HW: tuple[int, int], past: int, future: int
+    vectors_M: np.ndarray, grid_HW: tuple[int, int], past: int, future: int, *, cell: int = CELL
 ) -> tuple[np.ndarray, np.ndarray]:
     """Motion per frame of display distance, and which lists each cell uses.
 
     vectors_M: dtype VECTOR. past, future: display distance in frames of the references before and after.
     Returns motion_HW2 float32 (pixels per frame, x then y; 0 where no vector is) and lists_HW uint8 (NONE, PAST,
-    FUTURE or BOTH). A cell predicted from both sides gets the mean of both velocities.
+    FUTURE or BOTH). A cell predicted from both sides gets the mean of both velocities. cell: side in pixels, a power
+    of two; of several blocks in one cell the last counts.
     """
     motion_HW2 = np.zeros((*grid_HW, 2), np.float32)
     lists_HW = np.zeros(grid_HW, np.uint8)
     if len(vectors_M):
         scale = int(vectors_M["motion_scale"][0])  # one per stream: 4 in H.264, 2 in MPEG-2 and MPEG-4
-        _draw(vectors_M, motion_HW2, lists_HW, np.float32(1 / (past * scale)), np.float32(-1 / (future * scale)))
+        per_past, per_future = np.float32(1 / (past * scale)), np.float32(-1 / (future * scale))
+        _draw(vectors_M, motion_HW2, lists_HW, per_past, per_future, cell.bit_length() - 1)
     return motion_HW2, lists_HW
 
 
 @numba.njit(cache=True, nogil=True)
-def _draw(vectors_M, motion_HW2, lists_HW, per_past, per_future):
+def _draw(vectors_M, motion_HW2, lists_HW, per_past, per_future, shift):
     H, W = lists_HW.shape
     for m in range(len(vectors_M)):
         v = vectors_M[m]
@@ -66,8 +65,8 @@ def _draw(vectors_M, motion_HW2, lists_HW, per_past, per_future):
         per = per_past if v.source < 0 else per_future
         x, y = np.float32(v.motion_x) * per, np.float32(v.motion_y) * per
         left, top = v.dst_x - (v.w >> 1), v.dst_y - (v.h >> 1)
-        for i in range(max(top >> SHIFT, 0), min(((top + v.h - 1) >> SHIFT) + 1, H)):
-            for j in range(max(left >> SHIFT, 0), min(((left + v.w - 1) >> SHIFT) + 1, W)):
+        for i in range(max(top >> shift, 0), min(((top + v.h - 1) >> shift) + 1, H)):
+            for j in range(max(left >> shift, 0), min(((left + v.w - 1) >> shift) + 1, W)):
                 had = lists_HW[i, j]
                 if had == 0 or had == side:
                     motion_HW2[i, j, 0], motion_HW2[i, j, 1], lists_HW[i, j] = x, y, side
@@ -82,30 +81,26 @@ def _draw(vectors_M, motion_HW2, lists_HW, per_past, per_future):
                 lists_HW[i, j] = 3
 
 
-def qp_grid(frame: av.VideoFrame, grid_HW: tuple[int, int]) -> np.ndarray | None:
-    """Quantiser of every cell, [H, W] float32; None where the decoder exports none."""
-    params: Any = frame.side_data.get("VIDEO_ENC_PARAMS")
+def qp_grid(side_data: Any, grid_HW: tuple[int, int], *, cell: int = CELL) -> np.ndarray | None:
+    """Quantiser of every cell from a frame's side data, [H, W] float32; None where the decoder exports none."""
+    params = side_data.get("VIDEO_ENC_PARAMS")
     if params is None:
         return None
     qp_HW = np.full(grid_HW, params.qp, np.float32)
     if params.nb_blocks:
         blocks = np.ndarray((params.nb_blocks,), BLOCK, memoryview(params), params.blocks_offset, (params.block_size,))
-        _draw_qp(blocks, qp_HW, params.qp)
+        _draw_qp(blocks, qp_HW, params.qp, cell.bit_length() - 1)
     return qp_HW
 
 
 @numba.njit(cache=True, nogil=True)
-def _draw_qp(blocks_M, qp_HW, base):
+def _draw_qp(blocks_M, qp_HW, base, shift):
     H, W = qp_HW.shape
     for m in range(len(blocks_M)):
         b = blocks_M[m]
         qp = np.float32(base + b.delta_qp)
-        y, x = b.src_y >> SHIFT, b.src_x >> SHIFT
-        if b.w == 16 and b.h == 16 and 0 <= y < H - 1 and 0 <= x < W - 1:  # nearly all of them
-            qp_HW[y, x] = qp_HW[y, x + 1] = qp_HW[y + 1, x] = qp_HW[y + 1, x + 1] = qp
-            continue
-        for i in range(max(b.src_y >> SHIFT, 0), min(((b.src_y + b.h - 1) >> SHIFT) + 1, H)):
-            for j in range(max(b.src_x >> SHIFT, 0), min(((b.src_x + b.w - 1) >> SHIFT) + 1, W)):
+        for i in range(max(b.src_y >> shift, 0), min(((b.src_y + b.h - 1) >> shift) + 1, H)):
+            for j in range(max(b.src_x >> shift, 0), min(((b.src_x + b.w - 1) >> shift) + 1, W)):
                 qp_HW[i, j] = qp
 
 

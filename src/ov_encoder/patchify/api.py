@@ -114,6 +114,8 @@ def _plans(
     with read(
         source,
         signals="native" if provider == "native" else "none",
+        cell=_cell(info, sides),
+        qp=False,
         residual=opts.signal in ("fused", "residual"),
         threads=opts.threads,
         limits=limits,
@@ -123,6 +125,13 @@ def _plans(
         for slots in _windows_of_slots(reading, provider, windows, grid_HW, opts, seconds):
             yield _decide(info, reading, provider, mode, slots, grid_HW, opts, seconds)
             seconds.clear()
+
+
+def _cell(info: MediaInfo, sides: tuple[int, int]) -> int:
+    """16-pixel cells where the encoder's frame is less than half as large: finer ones would be averaged away."""
+    coarse = min(info.height / sides[0], info.width / sides[1]) > 2
+    whole = info.rotation == 0 or (info.height % 16 == 0 and info.width % 16 == 0)
+    return 16 if coarse and whole else 8
 
 
 def _windows_of_slots(

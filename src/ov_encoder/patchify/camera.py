@@ -23,7 +23,7 @@ MODELS = ("none", "median", "similarity", "affine")
 POINTS = 400  # cells that a fit looks at: more change nothing but the time
 TRIALS = 64  # exact models tried: enough that some hit three background cells out of 45 % foreground
 FEW = 16  # fewer valid cells than this say nothing about zoom or rotation
-STILL = 0.6  # share of cells at rest from which the camera is still: no minority can outvote them
+STILL = 0.6  # share of cells that agree on rest, or on one motion, from which no minority can outvote them
 TRUST = 0.25  # a model that explains a smaller share than this is no camera: the median is safer
 
 
@@ -101,8 +101,8 @@ def _fit(motion_HW2, valid_HW, model):
     w[0], w[3] = np.median(u), np.median(v)
     if model == median or len(x) < FEW:
         return w, median, _explained(x, y, u, v, w)
-    best = _consensus(x, y, u, v, w, model == affine)
-    best = _refine(x, y, u, v, best, model == affine)
+    clear = _explained(x, y, u, v, w) >= STILL  # then the median is close enough to start from
+    best = _refine(x, y, u, v, w if clear else _consensus(x, y, u, v, w, model == affine), model == affine)
     explained = _explained(x, y, u, v, best)
     if explained < TRUST:
         return w, median, _explained(x, y, u, v, w)

@@ -58,7 +58,7 @@ class Options:
     slot_cap: int | None = None
     """Patches that a slot keeps at most."""
     threads: int = 1
-    """Threads of the decoder."""
+    """With more than 1 (0: all cores), decode ahead in a thread of its own."""
 
     def __post_init__(self) -> None:
         """Check every option.

@@ -98,7 +98,7 @@ def native_slots(
             gathered = _Gathered(None)
         if accumulate == "frame":
             gathered = _Gathered(gathered)
-        gathered.add(signals, camera)
+        gathered.add(signals, camera, reading.cell)
         seconds["accumulate"] = seconds.get("accumulate", 0.0) + time.perf_counter() - began
         pending.bits += signals.packet_bits
         pending.intra = max(pending.intra, _intra_share(signals))
@@ -143,7 +143,7 @@ def transcoded_slots(
                 height, width, _ = slot.rgb_YX3.shape
                 to_patches = ToPatches(height, width, reading.cell, grid_HW)
             gathered = _Gathered(None)
-            gathered.add(signals, camera)
+            gathered.add(signals, camera, reading.cell)
             slot.maps_HW = gathered.maps(to_patches, texture_trust(slot.rgb_YX3, patch), 1.0)
         yield slot
 
@@ -196,7 +196,7 @@ class _Gathered:
     def clear(self) -> None:
         self.path_YX = self.energy_YX = self.bits_YX = None
 
-    def add(self, signals: FrameSignals, camera: str) -> None:
+    def add(self, signals: FrameSignals, camera: str, cell: int) -> None:
         motion_YX2 = signals.motion_HW2
         if motion_YX2 is None:  # an I-frame says nothing about motion: the frame before it stands in
             motion_YX2, weights_6 = self._motion, self._camera
@@ -206,13 +206,13 @@ class _Gathered:
             self._motion, self._camera = motion_YX2, weights_6
         if motion_YX2 is not None:
             path_YX = np.zeros(motion_YX2.shape[:2], np.float32) if self.path_YX is None else self.path_YX
-            self.path_YX = _carry(path_YX, motion_YX2, weights_6)
+            self.path_YX = _carry(path_YX, motion_YX2, weights_6, cell)
         for name, new_YX in (("energy_YX", signals.residual_HW), ("bits_YX", signals.bits_HW)):
             old_YX = getattr(self, name)
             if old_YX is None or new_YX is None:
                 setattr(self, name, old_YX if new_YX is None else new_YX)
             else:  # without any motion (an all-intra stream) what was missed stays in place
-                moved_YX = old_YX if motion_YX2 is None else _carry(old_YX, motion_YX2, None)
+                moved_YX = old_YX if motion_YX2 is None else _carry(old_YX, motion_YX2, None, cell)
                 setattr(self, name, moved_YX + new_YX)
 
     def maps(self, to_patches: ToPatches, trust_HW: np.ndarray, scale: float) -> dict[str, np.ndarray]:
@@ -228,22 +228,23 @@ class _Gathered:
 
 
 @numba.njit(cache=True, nogil=True)
-def _carry(field_YX, motion_YX2, camera_6):
-    """The field moved along with the content: out(x) = field(x + motion(x)), bilinear on cells of 8 pixels.
+def _carry(field_YX, motion_YX2, camera_6, cell):
+    """The field moved along with the content: out(x) = field(x + motion(x)), bilinear on cells of `cell` pixels.
 
     camera_6: weights of a patchify.camera.Camera, or None. With them, the length of the motion that the camera does
     not explain is added.
     """
     Y, X = field_YX.shape
     out = np.empty((Y, X), np.float32)
+    per_pixel = np.float32(1 / cell)
     for i in range(Y):
         for j in range(X):
             mx, my = motion_YX2[i, j, 0], motion_YX2[i, j, 1]
             if mx == 0 and my == 0:
                 out[i, j] = field_YX[i, j]
             else:
-                x = min(max(np.float32(j) + mx * np.float32(0.125), np.float32(0)), np.float32(X - 1))
-                y = min(max(np.float32(i) + my * np.float32(0.125), np.float32(0)), np.float32(Y - 1))
+                x = min(max(np.float32(j) + mx * per_pixel, np.float32(0)), np.float32(X - 1))
+                y = min(max(np.float32(i) + my * per_pixel, np.float32(0)), np.float32(Y - 1))
                 xa, ya = np.int32(x), np.int32(y)
                 xb, yb = min(xa + 1, X - 1), min(ya + 1, Y - 1)
                 fx, fy = x - np.float32(xa), y - np.float32(ya)
