@@ -9,7 +9,7 @@ import ov_encoder as ov
 from ov_encoder.codec.media import inspect
 from ov_encoder.codec.read import PROVIDERS, SIGNAL_SOURCES, choose_provider, read, upright
 from ov_encoder.codec.signals import SIGNALS, ClipSignals, FrameSignals
-from tests.clips import encode, moving_object, pan
+from tests.clips import encode, moving_object, pan, video
 from tests.odd_media import odd, turned
 
 T, H, W = 12, 96, 128
@@ -215,3 +215,24 @@ def test_what_just_fits_is_read(files, limits):
 def test_iterating_is_not_bound_by_the_memory_of_a_whole_clip(files):
     limits = ov.Limits(bytes=20_000)
     assert len(list(ov.iter_signals(files["h264"], limits=limits))) == T
+
+
+@pytest.mark.parametrize("signals", ["native", "transcode"])
+def test_pictures_are_let_go_without_the_garbage_collector(signals):
+    """A cycle through a frame's side data would hold every picture of a film."""
+    import gc
+
+    import av
+
+    def frames_alive() -> int:
+        return sum(isinstance(thing, av.VideoFrame) for thing in gc.get_objects())
+
+    data = video("moving_object", "h264")
+    gc.collect()
+    before = frames_alive()
+    gc.disable()
+    try:
+        for _ in ov.iter_signals(data, signals=signals):
+            assert frames_alive() <= before + 8
+    finally:
+        gc.enable()

@@ -21,7 +21,7 @@ from ov_encoder.codec.limits import Limits
 from ov_encoder.codec.media import Source, binary, inspect
 from ov_encoder.codec.signals import CELL, KIND_INTRA, ClipSignals, FrameSignals, Provenance
 from ov_encoder.codec.transcode import transcode
-from ov_encoder.codec.vectors import KIND_OF_LISTS, Distances, frame_vectors, motion_grid, qp_grid
+from ov_encoder.codec.vectors import KIND_OF_LISTS, Distances, frame_vectors, motion_grid, qp_grid, side_data_of
 from ov_encoder.errors import OvEncoderError
 
 MAX_SIDE = 16384  # pixels: the largest side that x264 takes
@@ -202,7 +202,7 @@ def _native(file: BinaryIO, info: MediaInfo, options: _Options) -> Pairs:
     for picture in decode(file, info, limits=options.limits, export=True, threads=options.threads, notes=options.notes):
         coded_HW = (-(-picture.frame.height // cell), -(-picture.frame.width // cell))
         signals = FrameSignals(picture.index, picture.time_s, picture.frame_type, picture.packet_bits)
-        side_data = picture.frame.side_data
+        side_data = side_data_of(picture.frame)
         if options.qp:
             signals.qp_HW = qp_grid(side_data, coded_HW, cell=cell)
         past, future = distances(picture.packet, picture.frame_type)

@@ -21,7 +21,7 @@ import numpy as np
 from ov_encoder.codec.compensate import exact_residual, residual_energy
 from ov_encoder.codec.decode import plane_rows
 from ov_encoder.codec.signals import CELL, KIND_INTER, KIND_INTRA, KIND_SKIP, FrameSignals
-from ov_encoder.codec.vectors import frame_vectors, motion_grid, qp_grid
+from ov_encoder.codec.vectors import frame_vectors, motion_grid, qp_grid, side_data_of
 
 QP = 24
 _X264 = (
@@ -82,12 +82,13 @@ def transcode(frames: Iterable[np.ndarray], *, preset: str = "veryfast") -> Iter
         luma_YX = plane_rows(frame)[:Y, :X].copy()
         packet_bytes: Any = frame.opaque or 0
         signals = FrameSignals(count, 0.0, "I" if count == 0 else "P", 8 * packet_bytes)
-        signals.qp_HW = qp_grid(frame.side_data, grid_HW)
+        side_data = side_data_of(frame)
+        signals.qp_HW = qp_grid(side_data, grid_HW)
         residual_YX = None
         if reference_YX is None:
             signals.kind_HW = np.full(grid_HW, KIND_INTRA, np.uint8)
         else:
-            vectors_M = frame_vectors(frame.side_data)
+            vectors_M = frame_vectors(side_data)
             signals.motion_HW2, lists_HW = motion_grid(vectors_M, grid_HW, 1, 1)
             residual_YX, inter_YX = exact_residual(luma_YX, reference_YX, vectors_M)
             energy = residual_energy(residual_YX, inter_YX, luma_YX, reference_YX)

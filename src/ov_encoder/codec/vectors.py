@@ -12,8 +12,10 @@ from __future__ import annotations
 from collections import deque
 from typing import Any
 
+import av
 import numba
 import numpy as np
+from av.sidedata.sidedata import SideDataContainer
 
 from ov_encoder.codec.signals import CELL, KIND_INTER, KIND_INTRA
 
@@ -29,6 +31,14 @@ assert VECTOR.itemsize == 40
 
 NONE, PAST, FUTURE, BOTH = 0, 1, 2, 3
 KIND_OF_LISTS = np.array([KIND_INTRA, KIND_INTER, KIND_INTER, KIND_INTER], np.uint8)
+
+
+def side_data_of(frame: av.VideoFrame) -> Any:
+    """A frame's side data. `frame.side_data` would do, but keeps itself on the frame: a cycle that holds every picture
+    until Python's collector runs (measured: 270 MB instead of 60 after 750 frames of 720p, and slower decoding).
+    """
+    container: Any = SideDataContainer  # its constructor is missing from the type stubs
+    return container(frame)
 
 
 def frame_vectors(side_data: Any) -> np.ndarray:
