@@ -110,7 +110,7 @@ def _decode(
     file: BinaryIO, info: MediaInfo, limits: Limits, export: bool, threads: int, notes: list[str]
 ) -> Generator[Picture, None, None]:
     file.seek(0)
-    if info.codec == info.container and info.kind in ("image", "animation") and not len(info.packet_bits_K):
+    if stills.is_still(file):
         for index, (rgb, seconds) in enumerate(stills.read_frames(file, info.name, limits)):
             frame = av.VideoFrame.from_ndarray(rgb, format="rgb24")
             yield Picture(index, seconds, "I" if index == 0 else "?", index, 0, index == 0, frame, 0)

@@ -162,7 +162,7 @@ def read_signals(
     with read(
         source, signals=signals, size=size, residual=residual and frames, threads=threads, limits=limits
     ) as reading:
-        cells = -(-reading.height // CELL) * -(-reading.width // CELL)
+        cells = -(-reading.height // reading.cell) * -(-reading.width // reading.cell)
         need = reading.info.frames * cells * _BYTES_PER_CELL
         if need > limits.bytes:
             raise OvEncoderError(
@@ -174,7 +174,7 @@ def read_signals(
             found,
             reading.info.codec,
             reading.provider,
-            CELL,
+            reading.cell,
             reading.height,
             reading.width,
             reading.provenance,

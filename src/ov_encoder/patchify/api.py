@@ -15,7 +15,7 @@ import numpy as np
 from ov_encoder.codec.info import MediaInfo
 from ov_encoder.codec.limits import Limits
 from ov_encoder.codec.media import Source, inspect
-from ov_encoder.codec.read import MAX_SIDE, Reading, choose_provider, read
+from ov_encoder.codec.read import MAX_SIDE, PROVIDERS, Reading, choose_provider, read
 from ov_encoder.errors import OvEncoderError
 from ov_encoder.patchify.batch import PatchBatch, pack
 from ov_encoder.patchify.layouts import collage_batch
@@ -97,14 +97,14 @@ def _plans(
 ) -> Iterator[ClipPlan]:
     mode = opts.mode if opts.mode != "auto" else ("image" if info.frames == 1 else "codec")
     grid_HW = grid_size(info.height, info.width, opts.size, patch=opts.patch, block=opts.block)
+    sides = grid_HW[0] * opts.patch, grid_HW[1] * opts.patch
     most = max(len(w) for w in windows)
-    need = most * grid_HW[0] * grid_HW[1] * opts.patch**2 * 3
+    need = most * sides[0] * sides[1] * 3
     if need > limits.bytes:
         raise OvEncoderError(
-            f"{info.name}: {most} frames of {grid_HW[0] * opts.patch}x{grid_HW[1] * opts.patch} pixels take {need} "
-            f"bytes; the limit is {limits.bytes} (a smaller size, fewer frames, or raise Limits.bytes)"
+            f"{info.name}: {most} frames of {sides[0]}x{sides[1]} pixels take {need} bytes; the limit is "
+            f"{limits.bytes} (a smaller size, fewer frames, or raise Limits.bytes)"
         )
-    sides = grid_HW[0] * opts.patch, grid_HW[1] * opts.patch
     if max(sides) > MAX_SIDE:
         raise OvEncoderError(
             f"{info.name}: its {info.height}x{info.width} pixels become {sides[0]}x{sides[1]} at size={opts.size!r}; "
@@ -221,9 +221,9 @@ def _decide(
                 changed = K - fillers - len(anchored) * H * W
                 notes.append(f"only {changed} patches changed: {fillers} tokens went to whole frames, spread out")
     seconds["select"] = time.perf_counter() - began
-    signals = {name: reading.provenance[name] for name in ("motion", "residual", "bits")}
-    if provider == "transcode":
-        signals = {"motion": "derived", "residual": "derived", "bits": "absent"}
+    # A transcode is of the slots, not of the reading, which then gives pictures only.
+    known = PROVIDERS[provider][1] if provider == "transcode" else reading.provenance
+    signals = {name: known[name] for name in ("motion", "residual", "bits")}
     provenance = {
         "source": info.name,
         "codec": info.codec,

@@ -103,7 +103,7 @@ def native_slots(
         pending.bits += signals.packet_bits
         pending.intra = max(pending.intra, _intra_share(signals))
         pending.key |= picture.key
-        if position < len(wanted) and picture.index == wanted[position]:
+        if picture.index == wanted[position]:
             began = time.perf_counter()
             pending.frame, pending.time_s, pending.rgb_YX3 = picture.index, picture.time_s, resize(picture)
             if position or picture.index:
@@ -113,8 +113,8 @@ def native_slots(
             yield pending
             pending, position = Slot(0, 0.0, np.empty(0)), position + 1
             gathered.clear()
-        if position == len(wanted):
-            break
+            if position == len(wanted):
+                break
 
 
 def transcoded_slots(
