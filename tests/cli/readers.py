@@ -7,7 +7,7 @@ from pathlib import Path
 
 import ov_encoder.patchify.api  # noqa: F401
 from ov_encoder.cli.job import read_patches
-from ov_encoder.cli.sources import Entry
+from ov_encoder.data.sources import Entry
 from ov_encoder.patchify.batch import PatchBatch
 
 

@@ -18,9 +18,11 @@ from safetensors.torch import load_file
 
 import ov_encoder as ov
 from ov_encoder.cli import main
-from ov_encoder.cli.job import encode_group, fingerprint, locked, read_patches, run_job
+from ov_encoder.cli.job import encode_group, read_patches, run_job
 from ov_encoder.cli.outputs import SafetensorsWriter
-from ov_encoder.cli.sources import Entry, entries
+from ov_encoder.data.folder import locked
+from ov_encoder.data.sources import Entry, entries
+from ov_encoder.model.weights import fingerprint
 from tests.cli.conftest import pictures
 from tests.cli.readers import read_or_die
 

@@ -9,8 +9,9 @@ import torch
 from safetensors import safe_open
 
 from ov_encoder.cli import outputs
-from ov_encoder.cli.outputs import Embedding, ParquetWriter, SafetensorsWriter, remove_parts, write_atomically
-from ov_encoder.cli.sources import Entry
+from ov_encoder.cli.outputs import Embedding, ParquetWriter, SafetensorsWriter
+from ov_encoder.data.folder import remove_parts, write_atomically
+from ov_encoder.data.sources import Entry
 from ov_encoder.errors import OvEncoderError
 from ov_encoder.patchify.batch import PatchBatch
 

@@ -53,10 +53,11 @@ def encode(
     """
     import torch
 
-    from ov_encoder.cli.job import FAILURES, agree_on_options, fingerprint, locked, read_patches, run_job
+    from ov_encoder.cli.job import FAILURES, read_patches, run_job
     from ov_encoder.cli.outputs import WRITERS
-    from ov_encoder.cli.sources import entries, find_media
-    from ov_encoder.model.weights import SEED, load_model
+    from ov_encoder.data.folder import agree_on_options, locked
+    from ov_encoder.data.sources import entries, find_media
+    from ov_encoder.model.weights import SEED, fingerprint, load_model
 
     patchify_options = asdict(options)
     find_media(paths)

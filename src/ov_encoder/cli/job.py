@@ -9,23 +9,21 @@ Shapes: N = tokens, D = width, B = samples.
 from __future__ import annotations
 
 import json
-import platform
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ov_encoder.cli.outputs import Embedding, Writer, remove_parts, write_atomically
-from ov_encoder.cli.sources import Entry
+from ov_encoder.cli.outputs import Embedding, Writer
+from ov_encoder.data.folder import remove_parts
+from ov_encoder.data.sources import Entry
 from ov_encoder.data.workers import run_in_workers
 from ov_encoder.patchify.batch import PatchBatch, pack
 
 if TYPE_CHECKING:
     from ov_encoder.model.encoder import OVEncoder
 
-RUN, FAILURES, LOCK = "run.json", "failures.jsonl", ".lock"
+FAILURES = "failures.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,52 +43,6 @@ def read_patches(entry: Entry, *, options: dict[str, Any], rate: float | None) -
     if rate is None:
         return patchify(entry.path, **options)
     return pack(list(patchify_windows(entry.path, rate=rate, **options)))
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold `folder` for this process: two jobs that write to one place would double rows.
-
-    Raises:
-        ValueError: another process holds it, or it cannot be a folder.
-    """
-    import fcntl
-
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as e:
-        raise ValueError(f"{folder}: cannot be the output folder: {e.strerror}") from e
-    with (folder / LOCK).open("w") as f:
-        try:
-            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"{folder}: another job is writing there") from None
-        yield
-
-
-def agree_on_options(folder: Path, options: dict[str, Any], finished: int) -> None:
-    """Compare `options` with those of the run that `folder` holds; write run.json for a new one.
-
-    Raises:
-        ValueError: they differ (the message shows each difference), or outputs lie there without a run.json.
-    """
-    path = folder / RUN
-    if not path.exists():
-        if finished:
-            raise ValueError(f"{folder}: holds {finished} embeddings but no {RUN} that says how they were made")
-        run = {
-            "format": "ov-encoder.run/1",
-            "options": options,
-            "versions": _versions(),
-            "machine": platform.platform(),
-        }
-        write_atomically(path, (json.dumps(run, indent=2) + "\n").encode())
-        return
-    before, now = _flat(json.loads(path.read_text())["options"]), _flat(json.loads(json.dumps(options)))
-    changed = [k for k in {**before, **now} if before.get(k) != now.get(k)]
-    if changed:
-        lines = "; ".join(f"{k}: {before.get(k)!r} there, {now.get(k)!r} now" for k in changed)
-        raise ValueError(f"{folder}: holds a run with other options ({lines}); use those, or another folder")
 
 
 def run_job(
@@ -162,19 +114,6 @@ def encode_group(
         )
 
 
-def fingerprint(model: OVEncoder) -> str:
-    """A hash of all weights: two runs may be mixed only if they used the same ones."""
-    import hashlib
-
-    import torch
-
-    digest = hashlib.blake2b(digest_size=16)
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()
-
-
 def _packs(samples: list[PatchBatch], limit: int) -> Iterator[list[PatchBatch]]:
     now: list[PatchBatch] = []
     for sample in samples:
@@ -184,20 +123,3 @@ def _packs(samples: list[PatchBatch], limit: int) -> Iterator[list[PatchBatch]]:
         now.append(sample)
     if now:
         yield now
-
-
-def _flat(options: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in options.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-    return flat
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for package in ("ov-encoder", "av", "numpy", "numba", "torch"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:  # run from a source tree that was not installed
-            found[package] = "unknown"
-    return found

@@ -6,7 +6,6 @@ samples of one input, D = width, B = samples (1, or one a window), T = slots.
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 import os
@@ -18,7 +17,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from ov_encoder.cli.sources import Entry
+from ov_encoder.data.folder import write_atomically
+from ov_encoder.data.sources import Entry
 from ov_encoder.errors import OvEncoderError, missing_extra
 from ov_encoder.patchify.batch import PatchBatch
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     import torch
 
 FORMAT = "ov-encoder.embeddings/1"
-PART = ".part"  # suffix of files that are being written; a killed run leaves at most one
 SHARD_BYTES = 64 << 20
 SHARD_SECONDS = 120.0  # a killed run loses at most this much work
 
@@ -163,28 +162,6 @@ WRITERS: dict[str, type[SafetensorsWriter] | type[ParquetWriter]] = {
     "safetensors": SafetensorsWriter,
     "parquet": ParquetWriter,
 }
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write, flush to the disk, then rename: a reader, or a run after a power cut, sees all of it or nothing."""
-    part = path.with_name(f".{path.name}{PART}")
-    with part.open("wb") as f:
-        f.write(data)
-        f.flush()
-        os.fsync(f.fileno())
-    part.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def remove_parts(folder: Path) -> None:
-    """Delete what a killed run was writing."""
-    for part in folder.rglob(f".*{PART}"):
-        with contextlib.suppress(FileNotFoundError):
-            part.unlink()
 
 
 def _facts(embedding: Embedding) -> dict[str, Any]:

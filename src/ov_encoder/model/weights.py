@@ -7,6 +7,7 @@ package are listed in BUNDLED, a name to a directory below this package.
 import difflib
 import fnmatch
 import functools
+import hashlib
 import json
 import logging
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import nn
 
 from ov_encoder.errors import OvEncoderError, missing_extra
 from ov_encoder.model.attention import choose_kernel
@@ -122,6 +124,15 @@ def check_state(expected: Mapping[str, torch.Tensor], found: Mapping[str, torch.
     if lines:
         shown = lines[:20] + ([f"  ... and {len(lines) - 20} more"] if len(lines) > 20 else [])
         raise OvEncoderError("\n".join([f"{source}: weights do not fit the config:", *shown]))
+
+
+def fingerprint(model: nn.Module) -> str:
+    """A hash of all weights: two runs may be mixed only if they used the same ones."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def _empty(config: OVEncoderConfig, device: torch.device, dtype: torch.dtype, attention: str) -> OVEncoder:

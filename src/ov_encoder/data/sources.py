@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 # What a folder is searched for. A file that is named on the command line is tried whatever its suffix.
-SUFFIXES = frozenset(
-    {".3g2", ".3gp", ".asf", ".avi", ".dv", ".flv", ".h264", ".hevc", ".ivf", ".m2ts", ".m2v", ".m4v", ".mj2"}
-    | {".mjpeg", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".nut", ".obu", ".ogg", ".ogv", ".rm"}
-    | {".ts", ".vob", ".webm", ".wmv", ".y4m"}
-    | {".apng", ".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
-)
+IMAGE_SUFFIXES = frozenset({".apng", ".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+SUFFIXES = IMAGE_SUFFIXES | {
+    ".3g2", ".3gp", ".asf", ".avi", ".dv", ".flv", ".h264", ".hevc", ".ivf", ".m2ts", ".m2v", ".m4v", ".mj2",
+    ".mjpeg", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".nut", ".obu", ".ogg", ".ogv", ".rm",
+    ".ts", ".vob", ".webm", ".wmv", ".y4m",
+}  # fmt: skip
 _LONGEST_NAME = 180  # bytes, of one part of a path: leaves room for suffixes below the usual 255
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ov_encoder.cli.sources import as_text, entries, find_media
+from ov_encoder.data.sources import as_text, entries, find_media
 
 
 def touch(*paths):
