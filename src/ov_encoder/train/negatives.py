@@ -120,7 +120,7 @@ class Negatives(torch.autograd.Function):
             weights_TB.mul_(tile.inverse_T[:, None])
             dx_BD.addmm_(weights_TB.T, tile.centres_TD)
             if values_nD is not None:
-                tile.write_gradient(values_nD, weights_TB @ x_BD, along_T)
+                tile.write_gradient(values_nD, weights_TB, along_T)
         dx_bD = plan.exchange.scatter_sum(dx_BD)[: ctx.mine].mul_(plan.embedding_gradient) if want_x else None
         dcentres = values_nD
         if values_nD is not None and rows_n is not None:
@@ -149,10 +149,14 @@ class _Tile:
         self.spare_TB[-1] = 0.0
         return cos_TB.mul_(self.inverse_T[:, None])
 
-    def write_gradient(self, values_nD: Tensor, along_TD: Tensor, along_T: Tensor) -> None:
+    def write_gradient(self, values_nD: Tensor, weights_TB: Tensor, along_T: Tensor) -> None:
         """Gradient of the raw centres: what points along the centre itself is taken out."""
-        along_TD.addcmul_(self.centres_TD, (along_T * self.inverse_T.square())[:, None], value=-1)
-        values_nD[self.first : self.first + len(along_TD)] = along_TD
+        place_TD = values_nD[self.first : self.first + len(self.centres_TD)]
+        same = place_TD.dtype == self.x_BD.dtype
+        values_TD = torch.mm(weights_TB, self.x_BD, out=place_TD) if same else weights_TB @ self.x_BD
+        values_TD.addcmul_(self.centres_TD, (along_T * self.inverse_T.square())[:, None], value=-1)
+        if not same:
+            place_TD.copy_(values_TD)
 
 
 def _tiles(
