@@ -1,0 +1,117 @@
+/* The arithmetic decoder that H.264 (9.3) and HEVC (9.3.4.3) share, with its exact fractional position in bits.
+ *
+ * `value` holds codIOffset in its upper part and `ahead` bits that the standard's decoder has not read yet below it;
+ * so `range << ahead` is compared with it, and renormalisation only lowers `ahead`. A context is 7 bits:
+ * pStateIdx << 1 | valMPS. Reading is bounded: past the end come zeros, and ovb_cabac_overran tells.
+ */
+#ifndef OVB_CABAC_H
+#define OVB_CABAC_H
+
+#include "bitreader.h"
+
+#define OVB_POS_SHIFT 12 /* positions are in 1 / 4096 bit, so differences of blocks sum exactly */
+
+extern const uint8_t ovb_cabac_lps[4][128];   /* rangeTabLPS by (range >> 6) & 3 and context */
+extern const uint8_t ovb_cabac_next[2][128];  /* context after an MPS, after an LPS */
+extern const uint16_t ovb_cabac_log2[256];    /* log2 of a range of 256..511, in 1 / 4096 bit */
+
+typedef struct ovb_cabac {
+    uint64_t value;
+    uint32_t range; /* 256..510 between bins */
+    int ahead;      /* bits of `value` below codIOffset */
+    const uint8_t *start, *next, *end;
+    size_t past;    /* zero bytes supplied after the end */
+} ovb_cabac;
+
+static inline void ovb_cabac_fill(ovb_cabac *c) { /* 32 more bits; ahead < 16 */
+    uint32_t word;
+    if (OVB_LIKELY(c->next < c->end)) { /* may read into the zero padding behind `end` */
+        const uint8_t *p = c->next;
+        word = (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | (uint32_t)p[3];
+        c->next += 4;
+    } else {
+        word = 0;
+        c->past += 4;
+    }
+    c->value = c->value << 32 | word;
+    c->ahead += 32;
+}
+
+/* Start at the byte `data`; OVB_PAD readable bytes follow `bytes`. */
+static inline void ovb_cabac_init(ovb_cabac *c, const uint8_t *data, size_t bytes) {
+    c->start = c->next = data;
+    c->end = data + bytes;
+    c->past = 0;
+    c->value = 0;
+    c->ahead = -9;
+    c->range = 510;
+    ovb_cabac_fill(c);
+}
+
+static inline int ovb_decision(ovb_cabac *c, uint8_t *context) {
+    if (OVB_UNLIKELY(c->ahead < 8)) ovb_cabac_fill(c);
+    uint32_t state = *context;
+    uint32_t lps = ovb_cabac_lps[(c->range >> 6) & 3][state];
+    uint32_t range = c->range - lps;
+    uint64_t scaled = (uint64_t)range << c->ahead;
+    int is_lps = c->value >= scaled;
+    c->value -= is_lps ? scaled : 0;
+    range = is_lps ? lps : range;
+    *context = ovb_cabac_next[is_lps][state];
+    int shift = __builtin_clz(range) - 23;
+    c->range = range << shift;
+    c->ahead -= shift;
+    return (int)(state & 1) ^ is_lps;
+}
+
+static inline int ovb_bypass(ovb_cabac *c) {
+    if (OVB_UNLIKELY(c->ahead < 8)) ovb_cabac_fill(c);
+    c->ahead--;
+    uint64_t scaled = (uint64_t)c->range << c->ahead;
+    int bin = c->value >= scaled;
+    c->value -= bin ? scaled : 0;
+    return bin;
+}
+
+/* n bypass bins, first one highest, 0 <= n <= 32. */
+static inline uint32_t ovb_bypass_bins(ovb_cabac *c, int n) {
+    uint32_t bins = 0;
+    while (n-- > 0) bins = bins << 1 | (uint32_t)ovb_bypass(c);
+    return bins;
+}
+
+/* A terminate bin. After a 1 the decoder is at ovb_cabac_end, and must be initialised again before more bins. */
+static inline int ovb_terminate(ovb_cabac *c) {
+    if (OVB_UNLIKELY(c->ahead < 8)) ovb_cabac_fill(c);
+    uint32_t range = c->range - 2;
+    uint64_t scaled = (uint64_t)range << c->ahead;
+    if (c->value >= scaled) {
+        c->range = 256; /* 2, renormalised: 7 more bits are read */
+        c->ahead -= 7;
+        return 1;
+    }
+    int shift = range < 256;
+    c->range = range << shift;
+    c->ahead -= shift;
+    return 0;
+}
+
+/* Bits that the standard's decoder has read since `start`. After a terminate bin of 1, the last of them is the
+ * rbsp_stop_one_bit (end of a slice or substream; the bit before pcm alignment): the next syntax starts here. */
+static inline size_t ovb_cabac_read(const ovb_cabac *c) {
+    return ((size_t)(c->next - c->start) + c->past) * 8 - (size_t)c->ahead;
+}
+
+static inline size_t ovb_cabac_end(const ovb_cabac *c) { return ovb_cabac_read(c); }
+
+/* Fractional position in bits << OVB_POS_SHIFT: what the bins so far have cost. Close to 0 after init. */
+static inline int64_t ovb_cabac_position(const ovb_cabac *c) {
+    return ((int64_t)ovb_cabac_read(c) << OVB_POS_SHIFT) - ovb_cabac_log2[c->range - 256];
+}
+
+/* Whether more bits were needed than there are. Check it at least once per block: after the end zeros come. */
+static inline int ovb_cabac_overran(const ovb_cabac *c) {
+    return ovb_cabac_read(c) > (size_t)(c->end - c->start) * 8;
+}
+
+#endif
