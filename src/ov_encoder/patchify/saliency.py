@@ -67,7 +67,7 @@ def score(
     else:
         scores_THW = np.prod(parts, axis=0) ** (1 / len(names))
     if centre_prior:
-        scores_THW = scores_THW * (1 + centre_prior * _gaussian(*scores_THW.shape[1:]))
+        scores_THW = scores_THW * (1 + centre_prior * centre_weight(*scores_THW.shape[1:]))
     return scores_THW.astype(np.float32)
 
 
@@ -111,7 +111,8 @@ def _normalised(map_THW: np.ndarray, how: str) -> np.ndarray:
     return np.stack([frame / np.float32(scale(frame)) for frame in map_THW])
 
 
-def _gaussian(H: int, W: int) -> np.ndarray:
+def centre_weight(H: int, W: int) -> np.ndarray:
+    """1 in the middle of the patch grid, falling off as a Gaussian of 0.35 of the short side: [H, W] float32."""
     y = (np.arange(H) - (H - 1) / 2)[:, None]
     x = (np.arange(W) - (W - 1) / 2)[None, :]
     return np.exp(-(x * x + y * y) / (2 * (0.35 * min(H, W)) ** 2)).astype(np.float32)

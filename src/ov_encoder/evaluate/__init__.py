@@ -1,0 +1,1 @@
+"""Evaluation: frozen features, probes on them, rivals under the same protocol, and the study that compares them."""
