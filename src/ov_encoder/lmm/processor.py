@@ -1,6 +1,6 @@
 """Prompts with `<image>` and `<video>`, and their media, to what `OVLanguageModel` takes. No file is opened here.
 
-Shapes: B = prompts, L = text and visual tokens of the longest prompt.
+Shapes: B = prompts, L = text and visual tokens of a prompt (padded to the longest in a batch).
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,16 @@ from ov_encoder.patchify.options import Options
 VISION = "<|vision|>"  # stands once for every visual token; the model puts features where it is
 FILE = "ov_processor.json"
 _PLACEHOLDER = re.compile(r"<image>|<video>")
-_IGNORE = -100
+IGNORE = -100  # label of a token that no loss falls on
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One conversation as tokens: `labels_L` are the next tokens to learn, IGNORE elsewhere."""
+
+    ids_L: list[int]
+    labels_L: list[int]
+    vision: PatchBatch | None
 
 
 class OVProcessor(ProcessorMixin):
@@ -66,6 +75,9 @@ class OVProcessor(ProcessorMixin):
         self.context = context
         self.vision_id: int = tokenizer.convert_tokens_to_ids(VISION)  # type: ignore[assignment]
 
+    def __repr__(self) -> str:
+        return f"OVProcessor({self.lmm}, image={self.image}, video={self.video}, context={self.context})"
+
     def __call__(
         self,
         text: str | Sequence[str],
@@ -92,7 +104,7 @@ class OVProcessor(ProcessorMixin):
         self._check_counts(texts, queue)
         prompts, media = [], []
         for one in texts:
-            ids, batches = self._prompt(one, queue, changes, fit)
+            ids, _, batches = self._prompt([(one, False)], queue, changes, fit)
             prompts.append(ids)
             media += batches
         padded = self.tokenizer.pad({"input_ids": prompts}, padding_side=padding_side, return_tensors="pt")
@@ -100,6 +112,41 @@ class OVProcessor(ProcessorMixin):
         if media:
             data["vision"] = pack(media)
         return BatchFeature(data)
+
+    def example(
+        self,
+        conversation: Sequence[Mapping[str, Any]],
+        *,
+        images: Sequence[Media] | None = None,
+        videos: Sequence[Media] | None = None,
+        fit: bool = False,
+        **changes: Any,
+    ) -> Example:
+        """A conversation to learn from: its loss falls on the assistant's answers (and what ends them) only.
+
+        Raises:
+            ValueError: no answer, an empty one, or as in `__call__`. OvEncoderError: media that cannot be read.
+        """
+        pieces: list[tuple[str, bool]] = []
+        written = ""
+        for i, message in enumerate(conversation):
+            if message["role"] != "assistant":
+                continue
+            if not _flatten(message["content"]).strip():
+                raise ValueError(f"the answer in message {i} is empty")
+            prompt = self.apply_chat_template(conversation[:i])
+            whole = self.apply_chat_template(conversation[: i + 1], add_generation_prompt=False)
+            if not prompt.startswith(written) or not whole.startswith(prompt):
+                raise ValueError("the chat template rewrites earlier turns; their answers cannot be told apart")
+            pieces += [(prompt[len(written) :], False), (whole[len(prompt) :], True)]
+            written = whole
+        if not pieces:
+            raise ValueError("the conversation has no message of the assistant to learn from")
+        queue = {"<image>": list(images or ()), "<video>": list(videos or ())}
+        self._check_counts([text for text, _ in pieces], queue)
+        ids, answers, batches = self._prompt(pieces, queue, changes, fit)
+        labels = [token if mine else IGNORE for token, mine in zip(ids, answers, strict=True)]
+        return Example(ids, labels, pack(batches) if batches else None)
 
     def see(self, media: Media, kind: str, **changes: Any) -> PatchBatch:
         """The patches of one image or video, as a prompt would hold them. kind: "image" or "video"."""
@@ -173,14 +220,14 @@ class OVProcessor(ProcessorMixin):
             raise ValueError(f"the text holds {VISION!r}, which is reserved for visual tokens")
 
     def _prompt(
-        self, text: str, queue: dict[str, list[Media]], changes: dict[str, Any], fit: bool
-    ) -> tuple[list[int], list[PatchBatch]]:
-        kinds = _PLACEHOLDER.findall(text)
+        self, pieces: Sequence[tuple[str, bool]], queue: dict[str, list[Media]], changes: dict[str, Any], fit: bool
+    ) -> tuple[list[int], list[bool], list[PatchBatch]]:
+        kinds = [kind for text, _ in pieces for kind in _PLACEHOLDER.findall(text)]
         media = [(kind.strip("<>"), queue[kind].pop(0)) for kind in kinds]
         batches = [self.see(item, kind, **(changes if kind == "video" else {})) for kind, item in media]
-        ids = self._ids(text, batches)
+        ids, answers = self._ids(pieces, batches)
         if self.context is None or len(ids) <= self.context:
-            return ids, batches
+            return ids, answers, batches
         visual = sum(token == self.vision_id for token in ids)
         if not fit or not visual:
             raise ValueError(
@@ -191,10 +238,10 @@ class OVProcessor(ProcessorMixin):
         while len(ids) > self.context:
             share *= min(0.9, self.context / len(ids))
             batches = [self._fewer(item, kind, changes, share) for kind, item in media]
-            ids = self._ids(text, batches)
+            ids, answers = self._ids(pieces, batches)
             if sum(batch.tokens for batch in batches) <= len(batches) * self.lmm.merge**2 and len(ids) > self.context:
                 raise ValueError(f"the text alone leaves no room for media: {len(ids)} tokens for {self.context}")
-        return ids, batches
+        return ids, answers, batches
 
     def _fewer(self, item: Media, kind: str, changes: dict[str, Any], share: float) -> PatchBatch:
         """The same media with a smaller budget; a picture is made smaller."""
@@ -209,10 +256,19 @@ class OVProcessor(ProcessorMixin):
         height, width = (max(int(n * side) // self.lmm.merge, 1) * self.lmm.merge * P for n in (rows, columns))
         return patchify(as_bytes(item), **asdict(replace(self.image, size=(height, width))))
 
-    def _ids(self, text: str, batches: Sequence[PatchBatch]) -> list[int]:
-        parts, pieces = iter(batches), _PLACEHOLDER.split(text)
-        written = pieces[0] + "".join(self.write_vision(next(parts)) + piece for piece in pieces[1:])
-        return list(self.tokenizer(written)["input_ids"])
+    def _ids(self, pieces: Sequence[tuple[str, bool]], batches: Sequence[PatchBatch]) -> tuple[list[int], list[bool]]:
+        """Token ids of all pieces, and whether each belongs to an answer. Pieces are tokenised one by one, as they
+        are when an answer is generated after its prompt."""
+        parts = iter(batches)
+        ids: list[int] = []
+        answers: list[bool] = []
+        for text, is_answer in pieces:
+            first, *others = _PLACEHOLDER.split(text)
+            written = first + "".join(self.write_vision(next(parts)) + other for other in others)
+            new = self.tokenizer(written, add_special_tokens=not ids)["input_ids"]
+            ids += new
+            answers += [is_answer] * len(new)
+        return ids, answers
 
 
 def _flatten(content: str | Sequence[Mapping[str, Any]]) -> str:
