@@ -22,7 +22,7 @@ from ov_encoder.patchify.layouts import collage_batch
 from ov_encoder.patchify.options import Options, takes_options
 from ov_encoder.patchify.plan import ClipPlan
 from ov_encoder.patchify.saliency import score
-from ov_encoder.patchify.sampling import grid_size, rate_slots, uniform_slots
+from ov_encoder.patchify.sampling import chunk_slots, grid_size, rate_slots, uniform_slots
 from ov_encoder.patchify.select import anchor_slots, select, token_budget
 from ov_encoder.patchify.shots import find_shots
 from ov_encoder.patchify.slots import Slot, native_slots, plain_slots, transcoded_slots
@@ -183,7 +183,7 @@ def _decide(
         if isinstance(opts.budget, int) and opts.budget > T * H * W:
             notes.append(f"budget of {opts.budget} tokens is more than the {T * H * W} patches there are: all kept")
         if mode in ("chunk", "collage"):
-            anchors_T[_chunk_slots(T, max(K // (H * W), 1))] = True
+            anchors_T[chunk_slots(T, max(K // (H * W), 1))] = True
             keep_THW = np.broadcast_to(anchors_T[:, None, None], (T, H, W)).copy()
         else:
             shots = find_shots(slots)
@@ -254,9 +254,3 @@ def _stack_maps(slots: list[Slot], grid_HW: tuple[int, int]) -> dict[str, np.nda
     names = dict.fromkeys(name for slot in slots for name in slot.maps_HW)
     unknown = np.full(grid_HW, np.nan, np.float32)
     return {name: np.stack([slot.maps_HW.get(name, unknown) for slot in slots]) for name in names}
-
-
-def _chunk_slots(T: int, frames: int) -> np.ndarray:
-    """The middle slot of each of `frames` equal chunks (the reference draws a random one when it trains)."""
-    frames = min(frames, T)
-    return ((np.arange(frames) + 0.5) * T / frames).astype(np.int64)

@@ -37,6 +37,12 @@ def uniform_slots(count: int, slots: int) -> np.ndarray:
     return np.linspace(0, count - 1, min(count, slots)).astype(np.int64)
 
 
+def chunk_slots(slots: int, frames: int) -> np.ndarray:
+    """The middle slot of each of `frames` equal chunks (the reference draws a random one when it trains)."""
+    frames = min(frames, slots)
+    return ((np.arange(frames) + 0.5) * slots / frames).astype(np.int64)
+
+
 def rate_slots(times_T: np.ndarray, rate: float) -> np.ndarray:
     """Numbers of the first frame at or after every multiple of 1 / rate seconds; each frame at most once.
 
