@@ -18,6 +18,10 @@ COMMANDS = {
     "models": "",
     "bench": "FILE --model --repeat --device --dtype +patch",
 }
+MEMBERS = {  # of groups
+    "lmm ask": "FILE QUESTION --model --mode --budget --max-new-tokens --show --device",
+    "lmm eval": "QUESTIONS --model --out --mode --budget --blind --max-new-tokens --device",
+}
 PATCH_OPTIONS = (
     "--mode --frames --budget --size --patch --anchors --signal --signals --camera --accumulate --normalise --fusion "
     "--centre-prior --block --slot-floor --slot-cap --threads"
@@ -33,22 +37,25 @@ def help_of(capsys, *arguments: str) -> str:
 
 
 def test_the_commands_are_these(capsys):
-    text = help_of(capsys)
-    assert f"{{{','.join(COMMANDS)}}}" in text
+    groups = dict.fromkeys(name.split()[0] for name in MEMBERS)
+    assert f"{{{','.join([*COMMANDS, *groups])}}}" in help_of(capsys)
+    for group in groups:
+        inside = [name.split()[1] for name in MEMBERS if name.split()[0] == group]
+        assert f"{{{','.join(inside)}}}" in help_of(capsys, group)
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [*COMMANDS, *MEMBERS])
 def test_the_options_are_these(capsys, command):
-    text = help_of(capsys, command)
+    text = help_of(capsys, *command.split())
     options = re.findall(r"^\W*(?:-\w \w+, )?(--[a-z][\w-]*)", text, re.M)
-    wanted = COMMANDS[command].replace("+patch", PATCH_OPTIONS).split()
+    wanted = (COMMANDS | MEMBERS)[command].replace("+patch", PATCH_OPTIONS).split()
     assert [o for o in options if o != "--help"] == [w for w in wanted if w.startswith("--")]
     for place in wanted:
         assert place in text
     assert f"Example: ov-encoder {command}" in text
 
 
-@pytest.mark.parametrize("arguments", [["--help"], *([c, "--help"] for c in COMMANDS)])
+@pytest.mark.parametrize("arguments", [["--help"], *([*c.split(), "--help"] for c in [*COMMANDS, *MEMBERS])])
 def test_help_imports_nothing_heavy(arguments):
     code = (
         f"import sys; from ov_encoder.cli import main\n"

@@ -1,0 +1,169 @@
+"""A language model that sees: ask it about images and videos, and measure its answers.
+
+Each command has an example in its --help; start with `ov-encoder lmm ask --help`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+
+def ask(
+    file: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")],
+    question: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="QUESTION")],
+    *,
+    model: Path,
+    mode: Literal["codec", "chunk"] | None = None,
+    budget: int | None = None,
+    max_new_tokens: int = 128,
+    show: Path | None = None,
+    device: str = "auto",
+) -> int:
+    """Ask about an image or a video; the answer appears word by word.
+
+    Example: ov-encoder lmm ask clip.mp4 "What is said?" --model run/model --show looked-at.png
+
+    Args:
+        file: An image or a video.
+        question: What you want to know.
+        model: A directory that lmm train wrote (or OVLanguageModel.save and OVProcessor.save_pretrained).
+        mode: For a video: codec (patches that carry surprise) or chunk (whole frames); default the model's own.
+        budget: Patches of a video to look at; default the model's own.
+        max_new_tokens: Longest answer.
+        show: Write a picture of what was looked at (PNG).
+        device: cpu, cuda, ...; auto takes a GPU if there is one.
+    """
+    from dataclasses import asdict, replace
+
+    import torch
+
+    from ov_encoder.codec.media import inspect
+    from ov_encoder.lmm.evaluate import generate
+    from ov_encoder.lmm.model import OVLanguageModel
+    from ov_encoder.lmm.processor import OVProcessor
+    from ov_encoder.patchify.api import plan, to_batch
+    from ov_encoder.viz.overlay import contact_sheet
+
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    changes = _changes(mode, budget)
+    kind = "image" if inspect(str(file)).frames == 1 else "video"
+    processor = OVProcessor.from_pretrained(model)
+    options = processor.image if kind == "image" else replace(processor.video, **changes)
+    made = plan(str(file), **asdict(options))
+    batch = to_batch(made)
+    text = question if f"<{kind}>" in question else f"<{kind}>\n{question}"
+    prompt = processor.apply_chat_template([{"role": "user", "content": text}])
+    seeing = OVLanguageModel.load(model, device=device)
+    generate(
+        seeing,
+        processor,
+        prompt,
+        max_new_tokens=max_new_tokens,
+        on_text=lambda piece: print(piece, end="", flush=True),
+        images=[batch] if kind == "image" else [],
+        videos=[batch] if kind == "video" else [],
+    )
+    print()
+    if show is not None:
+        contact_sheet(made).save(show)
+        print(f"wrote {show}: {batch.tokens:,} patches of {made.grid[0]} slots were looked at")
+    return 0
+
+
+def eval_(
+    questions: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="QUESTIONS")],
+    *,
+    model: Path,
+    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
+    mode: Literal["codec", "chunk"] | None = None,
+    budget: int | None = None,
+    blind: bool = False,
+    max_new_tokens: int = 64,
+    device: str = "auto",
+) -> int:
+    """Answer a file of questions and score the answers, with 95 % intervals over the items.
+
+    QUESTIONS is JSON lines: {"video": "a.mp4", "question": "What is said?", "answer": "bin blue"}; with "choices" the
+    likeliest is taken; "metric" is exact, anls, bleu, cider or choice. Every answer goes to OUT/answers.jsonl as it
+    comes, and a run that was stopped goes on from there; the summary is OUT/summary.json.
+
+    Example: ov-encoder lmm eval held-out.jsonl --model run/model -o scores
+
+    Args:
+        questions: A .jsonl file; media paths are relative to it.
+        model: A directory that lmm train wrote.
+        out: Folder for answers and summary.
+        mode: For videos: codec or chunk (whole frames); default the model's own.
+        budget: Patches of a video to look at; default the model's own.
+        blind: Leave the media out: what the words alone can answer.
+        max_new_tokens: Longest answer.
+        device: cpu, cuda, ...; auto takes a GPU if there is one.
+    """
+    import hashlib
+    import json
+
+    import torch
+    from rich.console import Console
+    from rich.progress import track
+
+    from ov_encoder.cli.console import print_table
+    from ov_encoder.data.folder import agree_on_options, locked, write_atomically
+    from ov_encoder.lmm.evaluate import answer_all, read_questions, summarise
+    from ov_encoder.lmm.model import OVLanguageModel
+    from ov_encoder.lmm.processor import OVProcessor
+    from ov_encoder.model.weights import fingerprint
+
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    changes = _changes(mode, budget)
+    asked = read_questions(questions)
+    processor = OVProcessor.from_pretrained(model)
+    seeing = OVLanguageModel.load(model, device=device)
+    with locked(out):
+        log = out / "answers.jsonl"
+        whole = log.read_bytes().rpartition(b"\n")[0] if log.exists() else b""  # a killed run may leave half a line
+        records = [json.loads(line) for line in whole.splitlines()]
+        chosen = {
+            "questions": hashlib.sha256(questions.read_bytes()).hexdigest(),
+            "model": str(model),
+            "weights": fingerprint(seeing),
+            "changes": changes,
+            "blind": blind,
+            "max_new_tokens": max_new_tokens,
+        }
+        agree_on_options(out, chosen, len(records))
+        todo = asked[len(records) :]
+        answers = answer_all(seeing, processor, todo, blind=blind, max_new_tokens=max_new_tokens, **changes)
+        shown = track(answers, total=len(todo), description="answering", console=Console(stderr=True))
+        with log.open("wb") as f:
+            f.write(whole + b"\n" * bool(whole))
+            for record in shown:
+                records.append(record)
+                f.write(json.dumps(record).encode() + b"\n")
+                f.flush()
+        summary = summarise(records)
+        write_atomically(out / "summary.json", (json.dumps(summary, indent=1) + "\n").encode())
+    rows = [
+        (metric, f"{s['items']}", f"{s['failed']}", f"{s['score']:.3f}" if "score" in s else "-", _interval(s))
+        for metric, s in summary.items()
+    ]
+    print_table(("metric", "items", "failed", "score", "95 % interval"), rows, right=range(1, 5))
+    for record in records:
+        if "reason" in record:
+            print(f"failed: {record['id']}: {record['reason']}")
+    return 1 if any("reason" in record for record in records) else 0
+
+
+def _changes(mode: str | None, budget: int | None) -> dict[str, Any]:
+    """The options of patchify that were given."""
+    return {name: value for name, value in (("mode", mode), ("budget", budget)) if value is not None}
+
+
+def _interval(summary: dict) -> str:
+    return "{:.3f} - {:.3f}".format(*summary["interval"]) if "interval" in summary else "-"
+
+
+COMMANDS = (ask, eval_)
