@@ -9,6 +9,13 @@ import torch.distributed as dist
 from ov_encoder.train import CentreAdamW, ClusterHead, reshard
 
 D, C, WORLD = 10, 41, 3
+COLLECTIVES = {  # names (those before torch 2.13 too) and which argument is the whole tensor
+    "all_gather_single": 0,
+    "all_gather_into_tensor": 0,
+    "all_reduce": 0,
+    "reduce_scatter_single": 1,
+    "reduce_scatter_tensor": 1,
+}
 BATCH = {2: (4, 4), 3: (4, 4, 4)}
 UNEQUAL = {2: (5, 2), 3: (5, 0, 2)}
 
@@ -81,15 +88,17 @@ def count_bytes(rank, group):
 
         def wrapper(*args, **kwargs):
             tensor = args[which]
-            found[name] += tensor.numel() * tensor.element_size()
-            calls[name] += 1
+            kind = "_".join(name.split("_")[:2])
+            found[kind] += tensor.numel() * tensor.element_size()
+            calls[kind] += 1
             return original(*args, **kwargs)
 
         return original, wrapper
 
-    names = {"all_gather_into_tensor": 0, "all_reduce": 0, "reduce_scatter_tensor": 1}
     originals = {}
-    for name, which in names.items():
+    for name, which in COLLECTIVES.items():
+        if not hasattr(dist, name):
+            continue
         originals[name], wrapper = counted(name, which)
         setattr(dist, name, wrapper)
     try:

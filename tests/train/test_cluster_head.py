@@ -250,6 +250,14 @@ def test_narrow_centres(dtype):
     torch.testing.assert_close(dw_CD.double(), expected[2], rtol=1e-4 if dtype == torch.float32 else 2**-8, atol=1e-6)
 
 
+def test_autocast_around_it_changes_nothing():
+    x_BD, labels_BL = make_batch()
+    expected = run(make_head(dtype=torch.float32), x_BD, labels_BL)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = run(make_head(dtype=torch.float32), x_BD, labels_BL)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
 def test_no_label_anywhere_and_no_sample():
     head = make_head(sample_rate=0.5)
     for samples in (3, 0):

@@ -101,11 +101,11 @@ def run_alone(case, world):
 def test_bytes_equal_the_formula(found, world):
     formula = communication_bytes(world=world, rows=4, dim=work.D, labels=3, drawn=2)
     for rank in found[world]:
-        assert rank["bytes"]["calls"] == {"all_gather_into_tensor": 3, "all_reduce": 2, "reduce_scatter_tensor": 1}
+        assert rank["bytes"]["calls"] == {"all_gather": 3, "all_reduce": 2, "reduce_scatter": 1}
         assert rank["bytes"]["bytes"] == {
-            "all_gather_into_tensor": sum(v for k, v in formula.items() if k.endswith("gathered")),
+            "all_gather": sum(v for k, v in formula.items() if k.endswith("gathered")),
             "all_reduce": sum(v for k, v in formula.items() if k.endswith("reduced")),
-            "reduce_scatter_tensor": sum(v for k, v in formula.items() if k.endswith("scattered")),
+            "reduce_scatter": sum(v for k, v in formula.items() if k.endswith("scattered")),
         }
 
 

@@ -263,7 +263,7 @@ class ClusterHead(nn.Module):
             self.statistics = HeadStatistics(
                 accuracy=((cos_Bl > top_B[:, None]) & valid_Bl).sum() / pairs,
                 positive_cosine=cos_Bl.where(valid_Bl, 0.0).sum() / pairs,
-                filtered_share=filtered_B[labelled_B].sum() / count_B[labelled_B].sum().clamp(min=1),
+                filtered_share=(filtered_B * labelled_B).sum() / (count_B * labelled_B).sum().clamp(min=1),
                 pairs=valid_Bl.sum(),
             )
         return loss

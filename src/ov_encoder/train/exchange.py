@@ -50,7 +50,7 @@ class Exchange:
         if self.world == 1:
             return [mine_4.tolist()]
         all_W4 = mine_4.new_empty(self.world * NUMBERS)
-        dist.all_gather_into_tensor(all_W4, mine_4, group=self.group)
+        _gather(all_W4, mine_4, self.group)
         return all_W4.view(self.world, NUMBERS).tolist()
 
     def gather(self, x_bD: Tensor, rows: int, fill: float) -> Tensor:
@@ -60,7 +60,7 @@ class Exchange:
         if len(x_bD) < rows:
             x_bD = torch.cat([x_bD, x_bD.new_full((rows - len(x_bD), x_bD.shape[1]), fill)])
         x_BD = x_bD.new_empty(self.world * rows, x_bD.shape[1])
-        dist.all_gather_into_tensor(x_BD, x_bD.contiguous(), group=self.group)
+        _gather(x_BD, x_bD.contiguous(), self.group)
         return x_BD
 
     def maximum_(self, x: Tensor) -> Tensor:
@@ -80,5 +80,12 @@ class Exchange:
         if self.world == 1:
             return x_BD
         x_bD = x_BD.new_empty(len(x_BD) // self.world, x_BD.shape[1])
-        dist.reduce_scatter_tensor(x_bD, x_BD, group=self.group)
+        # torch 2.13 renamed both collectives and warns of the old names.
+        scatter = dist.reduce_scatter_single if hasattr(dist, "reduce_scatter_single") else dist.reduce_scatter_tensor
+        scatter(x_bD, x_BD, group=self.group)
         return x_bD
+
+
+def _gather(all_rows: Tensor, mine: Tensor, group: dist.ProcessGroup | None) -> None:
+    gather = dist.all_gather_single if hasattr(dist, "all_gather_single") else dist.all_gather_into_tensor
+    gather(all_rows, mine, group=group)

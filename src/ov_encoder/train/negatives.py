@@ -91,6 +91,11 @@ class Negatives(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """Collective: one reduce-scatter of the embeddings' gradient."""
+        with torch.autocast(ctx.saved_tensors[0].device.type, enabled=False):
+            return Negatives._backward(ctx, *gradients)
+
+    @staticmethod
+    def _backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         dtrue_Bl, dsum_B, _ = gradients
         x_BD, centres_CD, columns_LB, inverse_n, sum_B = ctx.saved_tensors
         plan, rows_n, drawn = ctx.plan, ctx.rows_n, ctx.drawn
@@ -113,7 +118,7 @@ class Negatives(torch.autograd.Function):
             if plan.threshold is not None:
                 weights_TB.masked_fill_(cos_TB > plan.threshold, 0.0)
             tile.second_TB.scatter_(0, tile.local_LB, 0.0)
-            tile.second_TB.scatter_add_(0, tile.local_LB[:drawn], dtrue_lB)
+            tile.second_TB.scatter_(0, tile.local_LB[:drawn], dtrue_lB)
             # weights_TB is now dloss / dcos. Both directions go through the length of the centre:
             # dloss/dw = (weights x - w (sum weights cos) / |w|) / |w|.
             along_T = torch.mul(weights_TB, cos_TB, out=cos_TB).sum(1)
