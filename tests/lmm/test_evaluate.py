@@ -62,7 +62,7 @@ def test_questions_are_answered_scored_and_failures_recorded(questions):
     assert records[0]["answer"] in ("ants", "bees") and records[0]["score"] in (0.0, 1.0)
     assert "none.png: cannot be read" in records[2]["reason"] and "score" not in records[2]
     summary = summarise(records)
-    assert summary["choice"]["items"] == 1 and summary["anls"] == {"items": 0, "failed": 1}
+    assert summary["choice"]["items"] == 1 and summary["anls"] == {"metric": "anls", "items": 0, "failed": 1}
     blind = list(answer_all(model, processor, questions, blind=True, max_new_tokens=4))
     assert "answer" in blind[2]  # nothing is opened
 

@@ -4,7 +4,7 @@
     {"id": "4", "image": "b.png", "question": "Which?", "choices": ["ants", "bees"], "answer": "bees"}
 
 `answer` may be a list of right answers; `metric` is exact (default without choices), anls, bleu, cider or choice
-(by likelihood; default with choices). Media are read relative to the file.
+(by likelihood; default with choices); `task` names what is scored together. Media are read relative to the file.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ class Question:
     media: list[tuple[str, Path]]
     choices: list[str]
     metric: str
+    task: str  # questions of one task are scored together; by default those of one metric
 
 
 def read_questions(path: str | Path) -> list[Question]:
@@ -76,7 +77,9 @@ def _question(item: dict[str, Any], number: int, base: Path) -> Question:
     if metric == "choice" and not set(right) <= set(choices):
         raise ValueError(f"answer {right[0]!r} is none of the choices: {', '.join(choices) or '(none)'}")
     media = [(k, base / p) for k in KINDS for p in ([item[k]] if isinstance(item.get(k), str) else item.get(k) or [])]
-    return Question(str(item.get("id", number)), str(item["question"]), right, media, choices, metric)
+    return Question(
+        str(item.get("id", number)), str(item["question"]), right, media, choices, metric, str(item.get("task", metric))
+    )
 
 
 def messages(question: Question, answer: str | None = None) -> list[dict[str, str]]:
@@ -102,7 +105,12 @@ def answer_all(
     be read are a record with `reason` and no score.
     """
     for question in questions:
-        record: dict[str, Any] = {"id": question.id, "metric": question.metric, "right": question.right}
+        record: dict[str, Any] = {
+            "id": question.id,
+            "task": question.task,
+            "metric": question.metric,
+            "right": question.right,
+        }
         try:
             media: dict[str, Any] = {} if blind else _see(processor, question, changes)
             asked = _blind(question) if blind else question
@@ -122,12 +130,12 @@ def answer_all(
 
 
 def summarise(records: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Per metric: mean score, 95 % interval over items, how many were scored and how many could not be answered."""
+    """Per task: metric, mean score, 95 % interval over items, how many were scored, how many could not be answered."""
     out: dict[str, dict[str, Any]] = {}
-    for metric in dict.fromkeys(r["metric"] for r in records):
-        mine = [r for r in records if r["metric"] == metric]
+    for task, metric in dict.fromkeys((r["task"], r["metric"]) for r in records):
+        mine = [r for r in records if (r["task"], r["metric"]) == (task, metric)]
         done = [r for r in mine if "answer" in r]
-        entry: dict[str, Any] = {"items": len(done), "failed": len(mine) - len(done)}
+        entry: dict[str, Any] = {"metric": metric, "items": len(done), "failed": len(mine) - len(done)}
         if done:
             answers, right = [r["answer"] for r in done], [r["right"] for r in done]
             if metric == "bleu":
@@ -135,7 +143,7 @@ def summarise(records: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
             else:
                 scores_N = cider(answers, right) if metric == "cider" else np.array([r["score"] for r in done])
                 entry |= {"score": float(scores_N.mean()), "interval": bootstrap(scores_N)}
-        out[metric] = entry
+        out[task if task not in out else f"{task} ({metric})"] = entry
     return out
 
 
