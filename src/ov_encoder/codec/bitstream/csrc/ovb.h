@@ -93,6 +93,10 @@ OVB_API int ovb_frame_copy(const ovb_parser *parser, int cell, const ovb_maps *m
 
 OVB_API void ovb_close(ovb_parser *parser);
 
+/* Hear every syntax element of the headers in order, by its name in the standard (without indices). NULL: none. */
+typedef void (*ovb_listener)(void *user, const char *name, int64_t value);
+OVB_API void ovb_listen(ovb_parser *parser, ovb_listener listener, void *user);
+
 OVB_API int ovb_version(void);
 
 #endif

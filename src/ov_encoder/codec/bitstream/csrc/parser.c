@@ -142,4 +142,9 @@ int ovb_frame_copy(const ovb_parser *parser, int cell, const ovb_maps *maps) {
     return 0;
 }
 
+void ovb_listen(ovb_parser *parser, ovb_listener listener, void *user) {
+    parser->listener = listener;
+    parser->listener_user = user;
+}
+
 int ovb_version(void) { return OVB_VERSION; }

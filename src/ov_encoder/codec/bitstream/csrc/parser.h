@@ -42,6 +42,8 @@ struct ovb_parser {
     ovb_frame_info info;
     uint8_t *payload;         /* the NAL unit without emulation prevention */
     size_t payload_size;
+    ovb_listener listener;    /* hears header syntax elements, or NULL */
+    void *listener_user;
     char reason[200];
 };
 
