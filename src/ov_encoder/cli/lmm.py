@@ -87,8 +87,8 @@ def eval_(
     """Answer a file of questions and score the answers, with 95 % intervals over the items.
 
     QUESTIONS is JSON lines: {"video": "a.mp4", "question": "What is said?", "answer": "bin blue"}; with "choices" the
-    likeliest is taken; "metric" is exact, anls, bleu, cider or choice, "task" what is scored together. Every answer goes to OUT/answers.jsonl as it
-    comes, and a run that was stopped goes on from there; the summary is OUT/summary.json.
+    likeliest is taken; "metric" is exact, anls, bleu, cider or choice, "task" what is scored together. Every answer
+    goes to OUT/answers.jsonl as it comes, and a run that was stopped goes on from there; then OUT/summary.json.
 
     Example: ov-encoder lmm eval held-out.jsonl --model run/model -o scores
 
@@ -146,17 +146,10 @@ def eval_(
                 f.flush()
         summary = summarise(records)
         write_atomically(out / "summary.json", (json.dumps(summary, indent=1) + "\n").encode())
-    rows = [
-        (
-            task,
-            s["metric"],
-            f"{s['items']}",
-            f"{s['failed']}",
-            f"{s['score']:.3f}" if "score" in s else "-",
-            _interval(s),
-        )
-        for task, s in summary.items()
-    ]
+    rows = []
+    for task, s in summary.items():
+        score = f"{s['score']:.3f}" if "score" in s else "-"
+        rows.append((task, s["metric"], f"{s['items']}", f"{s['failed']}", score, _interval(s)))
     print_table(("task", "metric", "items", "failed", "score", "95 % interval"), rows, right=range(2, 6))
     for record in records:
         if "reason" in record:
