@@ -328,8 +328,8 @@ def main() -> None:
         print(f"largest difference {curves['largest_difference']}, mean {curves['mean_difference']}")
     for row in scaled:
         print(
-            f"{row['processes']} processes, one thread and {args.scaling_classes:,} classes each: {row['step_s']:.3f} s, "
-            f"{row['bytes']:,} bytes in {row['calls']} collectives (formula {row['formula_bytes']:,})"
+            f"{row['processes']} processes, one thread and {args.scaling_classes:,} classes each: "
+            f"{row['step_s']:.3f} s, {row['bytes']:,} bytes in {row['calls']} collectives (formula {row['formula_bytes']:,})"
         )
         assert row["bytes"] == row["formula_bytes"]
     result = {

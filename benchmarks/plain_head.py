@@ -64,8 +64,8 @@ class PlainHead(nn.Module):
 
 
 def plain_bytes(classes: int, dim: int, *, batch: int, rate: float, drawn: int) -> dict[str, int]:
-    """Memory by arithmetic (float32): centres and moments, and what a step adds at its peak."""
+    """Memory by arithmetic (float32): centres and moments, and what a step adds at least (no temporaries)."""
     n = int(rate * classes)
-    saved = drawn * n * (4 * 2 * dim + batch * (2 * 4 + 2 * 1))  # raw and unit centres; two logits, two masks
+    saved = drawn * n * (4 * 2 * dim + batch * (2 * 4 + 1))  # raw and unit centres; two logits, a mask
     dense = 2 * classes * dim * 4  # the gradient so far and that of one more column
     return {"state": 3 * classes * dim * 4, "step": saved + dense}
