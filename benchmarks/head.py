@@ -329,7 +329,8 @@ def main() -> None:
     for row in scaled:
         print(
             f"{row['processes']} processes, one thread and {args.scaling_classes:,} classes each: "
-            f"{row['step_s']:.3f} s, {row['bytes']:,} bytes in {row['calls']} collectives (formula {row['formula_bytes']:,})"
+            f"{row['step_s']:.3f} s, {row['bytes']:,} bytes in {row['calls']} collectives "
+            f"(formula {row['formula_bytes']:,})"
         )
         assert row["bytes"] == row["formula_bytes"]
     result = {
