@@ -8,7 +8,7 @@ import torch.distributed as dist
 
 from ov_encoder.train import CentreAdamW, ClusterHead, reshard
 
-D, C, WORLD = 10, 41, 3
+D, C, WORLD = 10, 101, 3
 COLLECTIVES = {  # names (those before torch 2.13 too) and which argument is the whole tensor
     "all_gather_single": 0,
     "all_gather_into_tensor": 0,
@@ -24,15 +24,15 @@ CASES: dict[str, dict] = {
     for objective in ("softmax", "logistic")
     for margin in ("cosface", "arcface", "none")
 } | {
-    "sampled": {"sample_rate": 0.4},
-    "sampled, drawn, filtered": {"sample_rate": 0.4, "labels_per_step": 2, "filter_threshold": 0.3},
+    "sampled": {"sample_rate": 0.5},
+    "sampled, drawn, filtered": {"sample_rate": 0.5, "labels_per_step": 2, "filter_threshold": 0.3},
     "logistic sampled, drawn, filtered": {
         "objective": "logistic",
-        "sample_rate": 0.4,
+        "sample_rate": 0.5,
         "labels_per_step": 2,
         "filter_threshold": 0.3,
     },
-    "unequal batches": {"sample_rate": 0.4},
+    "unequal batches": {"sample_rate": 0.5},
     "summed": {"encoder_gradients": "summed"},
     "reference": {"arithmetic": "reference", "filter_threshold": 0.3, "labels_per_step": 2},
     "two classes": {"classes": 2},  # a process without any class
@@ -102,7 +102,7 @@ def count_bytes(rank, group):
         originals[name], wrapper = counted(name, which)
         setattr(dist, name, wrapper)
     try:
-        head = ClusterHead(D, C, sample_rate=0.4, labels_per_step=2, group=group)
+        head = ClusterHead(D, C, sample_rate=0.5, labels_per_step=2, group=group)
         x_bD = torch.randn(4, D, requires_grad=True)
         head(x_bD, torch.zeros(4, 3, dtype=torch.int64)).backward()
     finally:

@@ -250,12 +250,23 @@ def test_narrow_centres(dtype):
     torch.testing.assert_close(dw_CD.double(), expected[2], rtol=1e-4 if dtype == torch.float32 else 2**-8, atol=1e-6)
 
 
-def test_autocast_around_it_changes_nothing():
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_autocast_around_it_changes_nothing(dtype):
     x_BD, labels_BL = make_batch()
-    expected = run(make_head(dtype=torch.float32), x_BD, labels_BL)
+    expected = run(make_head(dtype=dtype), x_BD, labels_BL)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = run(make_head(dtype=torch.float32), x_BD, labels_BL)
+        found = run(make_head(dtype=dtype), x_BD, labels_BL)
     torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+def test_missing_labels_do_not_count_as_right():
+    """All negatives at cosine -1, the true class too: a missing label's place must not pass as cosine 0."""
+    head = make_head()
+    x_BD = torch.ones(1, D, dtype=torch.float64)
+    with torch.no_grad():
+        head.centres_CD.copy_(-x_BD.expand(C, D))
+    head(x_BD, torch.tensor([[0, -1, -1]]))
+    assert head.statistics.accuracy == 0 and head.statistics.pairs == 1
 
 
 def test_no_label_anywhere_and_no_sample():

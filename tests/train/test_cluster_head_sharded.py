@@ -97,6 +97,13 @@ def run_alone(case, world):
     }
 
 
+def test_processes_sample_apart(found):
+    """Of 34 classes each, the first two processes do not take the same places."""
+    (first, second), size = (rank["sampled"]["rows"] for rank in found[3][:2]), -(-work.C // 3)
+    assert len(first) == len(second) == int(0.5 * size)
+    assert first.tolist() != (second - size).tolist()
+
+
 @pytest.mark.parametrize("world", WORLDS)
 def test_bytes_equal_the_formula(found, world):
     formula = communication_bytes(world=world, rows=4, dim=work.D, labels=3, drawn=2)
@@ -115,7 +122,7 @@ def test_one_process_sends_nothing():
 
 @pytest.mark.parametrize("world", WORLDS)
 def test_a_wrong_label_of_one_process_stops_all(found, world):
-    assert [rank["wrong label"] for rank in found[world]] == ["label 48: need 0..40, or -1 for none"] * world
+    assert [rank["wrong label"] for rank in found[world]] == ["label 108: need 0..100, or -1 for none"] * world
 
 
 def test_reshard_2_to_3_to_1(folder):

@@ -176,23 +176,21 @@ class ClusterHead(nn.Module):
             ValueError: shapes or dtypes do not fit, or a label is outside -1..classes-1 (in every process at once).
         """
         self._check(embeddings_bD, labels_bL)
-        device_type = self.centres_CD.device.type
-        with torch.autocast(device_type, enabled=False):
-            dtype = torch.float64 if self.centres_CD.dtype == torch.float64 else torch.float32
-            x_bD = F.normalize(embeddings_bD.to(dtype), dim=1)
-            labels_BL, drawn = self._labels(labels_bL)
-            rows_n, columns_LB, drawn = self._sample(labels_BL, drawn)
-            plan = Pass(
-                objective=self.objective,
-                scale=self.scale,
-                bias=self.bias,
-                threshold=self.filter_threshold,
-                tile=self.tile or (2048 if device_type == "cpu" else 16384),
-                embedding_gradient=self.exchange.world if self.encoder_gradients == "averaged" else 1.0,
-                exchange=self.exchange,
-            )
-            cos_Bl, negatives_B, facts_3B = Negatives.apply(x_bD, self.centres_CD, rows_n, columns_LB, drawn, plan)
-            loss = self._loss(cos_Bl, negatives_B, facts_3B, labels_BL[:, :drawn] >= 0)
+        dtype = torch.float64 if self.centres_CD.dtype == torch.float64 else torch.float32
+        x_bD = F.normalize(embeddings_bD.to(dtype), dim=1)
+        labels_BL, drawn = self._labels(labels_bL)
+        rows_n, columns_LB, drawn = self._sample(labels_BL, drawn)
+        plan = Pass(
+            objective=self.objective,
+            scale=self.scale,
+            bias=self.bias,
+            threshold=self.filter_threshold,
+            tile=self.tile or (2048 if self.centres_CD.device.type == "cpu" else 16384),
+            embedding_gradient=self.exchange.world if self.encoder_gradients == "averaged" else 1.0,
+            exchange=self.exchange,
+        )
+        cos_Bl, negatives_B, facts_3B = Negatives.apply(x_bD, self.centres_CD, rows_n, columns_LB, drawn, plan)
+        loss = self._loss(cos_Bl, negatives_B, facts_3B, labels_BL[:, :drawn] >= 0)
         if self.gradient_scale != 1.0:
             loss = loss * self.gradient_scale - (loss * (self.gradient_scale - 1.0)).detach()
         return loss

@@ -91,11 +91,6 @@ class Negatives(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """Collective: one reduce-scatter of the embeddings' gradient."""
-        with torch.autocast(ctx.saved_tensors[0].device.type, enabled=False):
-            return Negatives._backward(ctx, *gradients)
-
-    @staticmethod
-    def _backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         dtrue_Bl, dsum_B, _ = gradients
         x_BD, centres_CD, columns_LB, inverse_n, sum_B = ctx.saved_tensors
         plan, rows_n, drawn = ctx.plan, ctx.rows_n, ctx.drawn
@@ -158,7 +153,8 @@ class _Tile:
         """Gradient of the raw centres: what points along the centre itself is taken out."""
         place_TD = values_nD[self.first : self.first + len(self.centres_TD)]
         same = place_TD.dtype == self.x_BD.dtype
-        values_TD = torch.mm(weights_TB, self.x_BD, out=place_TD) if same else weights_TB @ self.x_BD
+        # `out=` also keeps autocast away: it would make these products bfloat16.
+        values_TD = torch.mm(weights_TB, self.x_BD, out=place_TD if same else torch.empty_like(self.centres_TD))
         values_TD.addcmul_(self.centres_TD, (along_T * self.inverse_T.square())[:, None], value=-1)
         if not same:
             place_TD.copy_(values_TD)
