@@ -17,7 +17,7 @@ SIDE = 16  # patches: 256 tokens a pair of frames at 256 pixels; the tower takes
 
 
 class Qwen3VL:
-    """Tokens before 2 x 2 merging, after the merger's norm. A slice is a pair of frames; pairs do not see each other."""
+    """Tokens before 2 x 2 merging, after the merger's norm. A slice is a pair of frames; pairs do not meet."""
 
     slices, video = None, False
 
