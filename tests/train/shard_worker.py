@@ -122,6 +122,13 @@ def wrong_label(rank, group):
     return "nothing"
 
 
+def sampled_places(group):
+    """Without a label nothing has to be sampled: only chance tells the places."""
+    head = ClusterHead(D, C, sample_rate=0.5, group=group)
+    head(torch.randn(1, D), torch.tensor([[-1]])).backward()
+    return head.centres_CD.grad._indices()[0]
+
+
 def train(head, optimizer, steps, rank=0, world=1):
     """Global batch of 6, cut for `world` processes."""
     losses = []
@@ -159,6 +166,7 @@ def main(rank, folder):
             result = {case: run_case(case, rank, world, group) for case in CASES}
             result["bytes"] = count_bytes(rank, group)
             result["wrong label"] = wrong_label(rank, group)
+            result["places"] = sampled_places(group)
             torch.save(result, folder / f"world{world}-rank{rank}.pt")
     # 2 -> 3: two processes train three steps, three go on for two; the test goes on alone.
     if rank < 2:

@@ -99,9 +99,8 @@ def run_alone(case, world):
 
 def test_processes_sample_apart(found):
     """Of 34 classes each, the first two processes do not take the same places."""
-    (first, second), size = (rank["sampled"]["rows"] for rank in found[3][:2]), -(-work.C // 3)
-    assert len(first) == len(second) == int(0.5 * size)
-    assert first.tolist() != (second - size).tolist()
+    first, second = (rank["places"].tolist() for rank in found[3][:2])
+    assert len(first) == len(second) == 17 and first != second
 
 
 @pytest.mark.parametrize("world", WORLDS)
