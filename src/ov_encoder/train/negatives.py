@@ -95,9 +95,8 @@ class Negatives(torch.autograd.Function):
         x_BD, centres_CD, columns_LB, inverse_n, sum_B = ctx.saved_tensors
         plan, rows_n, drawn = ctx.plan, ctx.rows_n, ctx.drawn
         dtrue_lB = dtrue_Bl.T.contiguous()
-        want_x, want_centres = ctx.needs_input_grad[:2]
         dx_BD = torch.zeros_like(x_BD)
-        values_nD = centres_CD.new_empty((len(inverse_n), centres_CD.shape[1])) if want_centres else None
+        values_nD = centres_CD.new_empty((len(inverse_n), centres_CD.shape[1])) if ctx.needs_input_grad[1] else None
         # A sample without any negative has sum -inf and nothing to weigh; zero keeps exp(-inf - -inf) away.
         shift_B = torch.where(sum_B.isfinite(), sum_B, 0.0) if plan.objective == "softmax" else None
         weight_B = dsum_B * plan.scale
@@ -121,7 +120,8 @@ class Negatives(torch.autograd.Function):
             dx_BD.addmm_(weights_TB.T, tile.centres_TD)
             if values_nD is not None:
                 tile.write_gradient(values_nD, weights_TB, along_T)
-        dx_bD = plan.exchange.scatter_sum(dx_BD)[: ctx.mine].mul_(plan.embedding_gradient) if want_x else None
+        # Also where these embeddings need no gradient: the other processes wait for this one.
+        dx_bD = plan.exchange.scatter_sum(dx_BD)[: ctx.mine].mul_(plan.embedding_gradient)
         dcentres = values_nD
         if values_nD is not None and rows_n is not None:
             dcentres = torch.sparse_coo_tensor(
@@ -140,7 +140,7 @@ class _Tile:
     inverse_T: Tensor  # 1 / length
     local_LB: Tensor  # row of each label in this tile; T, the spare row, for labels elsewhere
     spare_TB: Tensor  # [T + 1, B]; the last row collects labels that are not of this tile
-    second_TB: Tensor
+    second_TB: Tensor  # as large, for what is computed from the cosines
 
     def cosines(self) -> Tensor:
         """[T, B]; the spare row is zero."""
@@ -174,9 +174,7 @@ def _tiles(
     count, batch = len(inverse_n), len(x_BD)
     size = min(size, count)
     gathered_TD = centres_CD.new_empty((size, centres_CD.shape[1])) if rows_n is not None else None
-    spare_TB, second_TB = (
-        x_BD.new_empty((2, size + 1, batch)) if not measure else (x_BD.new_empty(size + 1, batch),) * 2
-    )
+    spare_TB, second_TB = x_BD.new_empty((2, size + 1, batch))
     for first in range(0, count, size or 1):
         stop = min(first + size, count)
         length = stop - first
