@@ -41,8 +41,8 @@ def test_our_encoder(lengths, use_head):
 def test_towers(name, slices, tmp_path):
     save_tower(name, tmp_path)
     tower = open_tower("siglip2" if name == "naflex" else name, tmp_path)
-    rows, columns = tower.grid(90, 120)
-    pixels = torch.randn(slices * tower.step, 3, rows * tower.patch, columns * tower.patch)
+    rows, columns = tower.shape.grid(90, 120)
+    pixels = torch.randn(slices * tower.shape.step, 3, rows * tower.shape.patch, columns * tower.shape.patch)
     assert tower.flops(slices, rows * columns) == counted(lambda: tower(pixels))
 
 

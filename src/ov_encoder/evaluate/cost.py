@@ -6,9 +6,14 @@ torch.utils.flop_counter, which the tests compare with. L = tokens of a sequence
 
 from __future__ import annotations
 
+import statistics
+import time
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from ov_encoder.data.manifest import Sample
 from ov_encoder.model.config import OVEncoderConfig
 
 if TYPE_CHECKING:
@@ -48,3 +53,88 @@ def counted_flops(model: torch.nn.Module, *inputs: torch.Tensor) -> int:
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(*inputs)
     return counter.get_total_flops()
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Of one clip: medians over a few. gflop: 10^9 operations, None where nobody counts them.
+
+    read_s: from the file to patches or frames, codec signals included. encode_s: from there to features. peak_mb:
+    memory of the process above what it held before the clip, None where the system cannot tell (it needs Linux).
+    gpu_peak_mb: the same on the GPU, weights not included; None on a CPU.
+    """
+
+    tokens: float
+    gflop: float | None
+    read_s: float
+    encode_s: float
+    peak_mb: float | None
+    gpu_peak_mb: float | None
+
+    def to_dict(self) -> dict[str, float | None]:
+        """Ready for JSON."""
+        return asdict(self)
+
+
+def measure(featurizer: Any, samples: Sequence[Sample], *, clips: int = 5) -> Cost:
+    """Read and encode a few clips, one after the other in this process: what a user waits for one clip.
+
+    featurizer: a `Featurizer`; where it has a method `flops(read)`, operations are counted by it. The clips are spread
+    over `samples`; the first is done once more before, to warm up.
+
+    Raises:
+        ValueError: no samples. OvEncoderError: a clip cannot be read.
+    """
+    if not samples:
+        raise ValueError("no samples to measure the cost of")
+    count = min(clips, len(samples))
+    chosen = [samples[i * len(samples) // count] for i in range(count)]
+    costs = [_measure_one(featurizer, sample) for sample in [chosen[0], *chosen]][1:]
+    medians = {name: _median([getattr(cost, name) for cost in costs]) for name in Cost.__slots__}
+    return Cost(**medians)  # type: ignore[arg-type]
+
+
+def _measure_one(featurizer: Any, sample: Sample) -> Cost:
+    import torch
+
+    gpu = torch.cuda.is_available()
+    held_mb = _restart_peak()
+    held_gpu = torch.cuda.memory_allocated() if gpu else 0
+    if gpu:
+        torch.cuda.reset_peak_memory_stats()
+    began = time.perf_counter()
+    read = featurizer.read(sample)
+    middle = time.perf_counter()
+    features = featurizer.encode([read])
+    if gpu:
+        torch.cuda.synchronize()
+    ended = time.perf_counter()
+    peak_mb = _status_mb("VmHWM") if held_mb is not None else None
+    count = getattr(featurizer, "flops", None)
+    return Cost(
+        tokens=float(sum(features.lengths_B)),
+        gflop=None if count is None else count(read) / 1e9,
+        read_s=middle - began,
+        encode_s=ended - middle,
+        peak_mb=None if held_mb is None or peak_mb is None else max(peak_mb - held_mb, 0.0),
+        gpu_peak_mb=(torch.cuda.max_memory_allocated() - held_gpu) / 1e6 if gpu else None,
+    )
+
+
+def _median(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.median(known) if len(known) == len(values) else None
+
+
+def _restart_peak() -> float | None:
+    """Make Linux forget the largest memory this process held so far; returns what it holds now, in MB."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:  # another system, or a sandbox that forbids it: peaks are not known then
+        return None
+    return _status_mb("VmRSS")
+
+
+def _status_mb(field: str) -> float | None:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next((int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith(field + ":")), None)

@@ -10,25 +10,20 @@ from pathlib import Path
 import torch
 
 from ov_encoder.evaluate.baselines.siglip import pooled_mean
-from ov_encoder.evaluate.baselines.towers import CLIP, load, mean_and_std, side
+from ov_encoder.evaluate.baselines.towers import CLIP, load, mean_and_std, square
 from ov_encoder.evaluate.cost import linear_flops, transformer_flops
 
 
 class Aimv2:
     """Patch tokens after the last norm; pooled by its head where the checkpoint has one (mean over frames)."""
 
-    step, slices, video = 1, None, False
+    video = False
 
     def __init__(self, path: Path) -> None:
         self.model = load("Aimv2VisionModel", path, key_mapping={r"^vision_model\.": ""})
         self.config = self.model.config
-        self.patch = side(self.config.patch_size, f"{path}: patch_size")
-        self.rows = side(self.config.image_size, f"{path}: image_size") // self.patch
+        self.shape = square(self.config, path)
         self.mean, self.std = mean_and_std(path, CLIP)
-
-    def grid(self, height: int, width: int) -> tuple[int, int]:
-        """The checkpoint's own, whatever the frame."""
-        return self.rows, self.rows
 
     def __call__(self, pixels_TCYX: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Every frame on its own: tokens [T, L, D]."""
@@ -39,7 +34,7 @@ class Aimv2:
         """Patch embedding, gated blocks and head (keys, values, attention of one query, output) for each frame."""
         c = self.config
         D = c.hidden_size
-        total = linear_flops(tokens, 3 * self.patch**2, D)
+        total = linear_flops(tokens, 3 * self.shape.patch**2, D)
         total += transformer_flops(
             [tokens], width=D, hidden=c.intermediate_size, layers=c.num_hidden_layers, gated=True
         )

@@ -9,26 +9,21 @@ from pathlib import Path
 
 import torch
 
-from ov_encoder.evaluate.baselines.towers import CLIP, load, mean_and_std, side
+from ov_encoder.evaluate.baselines.towers import CLIP, load, mean_and_std, square
 from ov_encoder.evaluate.cost import linear_flops, transformer_flops
 
 
 class Clip:
     """Patch tokens after the last norm (which transformers applies to the class token only); pooled: class token."""
 
-    step, slices, video = 1, None, False
+    video = False
     loaded_as = "CLIPVisionModel"
 
     def __init__(self, path: Path) -> None:
         self.model = load(self.loaded_as, path)
         self.config = self.model.config
-        self.patch = side(self.config.patch_size, f"{path}: patch_size")
-        self.rows = side(self.config.image_size, f"{path}: image_size") // self.patch
+        self.shape = square(self.config, path)
         self.mean, self.std = mean_and_std(path, CLIP)
-
-    def grid(self, height: int, width: int) -> tuple[int, int]:
-        """The checkpoint's own, whatever the frame."""
-        return self.rows, self.rows
 
     def __call__(self, pixels_TCYX: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Every frame on its own: tokens [T, L, D], without the class token."""
@@ -39,7 +34,7 @@ class Clip:
         """Patch embedding and blocks for each frame, class token included."""
         D, M = self.config.hidden_size, self.config.intermediate_size
         blocks = transformer_flops([tokens + 1], width=D, hidden=M, layers=self.config.num_hidden_layers)
-        return slices * (linear_flops(tokens, 3 * self.patch**2, D) + blocks)
+        return slices * (linear_flops(tokens, 3 * self.shape.patch**2, D) + blocks)
 
 
 class MetaClip2(Clip):

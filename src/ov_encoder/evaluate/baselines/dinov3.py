@@ -9,26 +9,21 @@ from pathlib import Path
 
 import torch
 
-from ov_encoder.evaluate.baselines.towers import IMAGENET, load, mean_and_std, side
+from ov_encoder.evaluate.baselines.towers import IMAGENET, load, mean_and_std, square
 from ov_encoder.evaluate.cost import linear_flops, transformer_flops
 
 
 class Dinov3:
     """Patch tokens after the last norm; pooled: class token, mean over frames. Registers are computed, not kept."""
 
-    step, slices, video = 1, None, False
+    video = False
 
     def __init__(self, path: Path) -> None:
         self.model = load("DINOv3ViTModel", path)
         self.config = self.model.config
-        self.patch = side(self.config.patch_size, f"{path}: patch_size")
-        self.rows = side(self.config.image_size, f"{path}: image_size") // self.patch
+        self.shape = square(self.config, path)
         self.special = 1 + self.config.num_register_tokens
         self.mean, self.std = mean_and_std(path, IMAGENET)
-
-    def grid(self, height: int, width: int) -> tuple[int, int]:
-        """The checkpoint's own, whatever the frame."""
-        return self.rows, self.rows
 
     def __call__(self, pixels_TCYX: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Every frame on its own: tokens [T, L, D]."""
@@ -45,4 +40,4 @@ class Dinov3:
             layers=c.num_hidden_layers,
             gated=c.use_gated_mlp,
         )
-        return slices * (linear_flops(tokens, 3 * self.patch**2, c.hidden_size) + blocks)
+        return slices * (linear_flops(tokens, 3 * self.shape.patch**2, c.hidden_size) + blocks)

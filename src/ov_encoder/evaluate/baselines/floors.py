@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from ov_encoder.codec.media import Source, inspect
+from ov_encoder.evaluate.baselines.frames import FrameShape
 from ov_encoder.evaluate.baselines.towers import HALF
 from ov_encoder.patchify.api import plan
 from ov_encoder.patchify.options import Options
@@ -28,20 +29,16 @@ class Pixels:
     Pooled: thumbnails of 8 x 8 at the middles of four equal parts of the clip, side by side: it sees time.
     """
 
-    patch, step, slices, video = 4, 1, None, False
+    shape, video = FrameShape(patch=4, rows=16), False
     mean, std = HALF, HALF
 
     def __init__(self) -> None:
         self.model = nn.Identity()
 
-    def grid(self, height: int, width: int) -> tuple[int, int]:
-        """16 x 16, whatever the frame."""
-        return 16, 16
-
     def __call__(self, pixels_TCYX: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Tokens [T, L, 48] and the thumbnails."""
         T, C, Y, X = pixels_TCYX.shape
-        P = self.patch
+        P = self.shape.patch
         blocks = pixels_TCYX.reshape(T, C, Y // P, P, X // P, P).permute(0, 2, 4, 1, 3, 5)
         shown = (torch.arange(_SEGMENTS) * 2 + 1) * T // (2 * _SEGMENTS)  # frames repeat in clips of fewer than four
         thumbs = nn.functional.adaptive_avg_pool2d(pixels_TCYX[shown], _CELLS)
@@ -55,15 +52,11 @@ class Pixels:
 class Histogram:
     """One token a frame: the square root of its joint colour histogram, 8 bins a channel. Pooled: their mean."""
 
-    patch, step, slices, video = 64, 1, None, False
+    shape, video = FrameShape(patch=64, rows=1), False
     mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 
     def __init__(self) -> None:
         self.model = nn.Identity()
-
-    def grid(self, height: int, width: int) -> tuple[int, int]:
-        """One cell."""
-        return 1, 1
 
     def __call__(self, pixels_TCYX: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Tokens [T, 1, 512] and their mean."""

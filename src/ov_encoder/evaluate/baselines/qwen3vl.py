@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from ov_encoder.evaluate.baselines.frames import FrameShape
 from ov_encoder.evaluate.baselines.towers import HALF, load, mean_and_std, side
 from ov_encoder.evaluate.cost import linear_flops, transformer_flops
 
@@ -19,22 +20,18 @@ SIDE = 16  # patches: 256 tokens a pair of frames at 256 pixels; the tower takes
 class Qwen3VL:
     """Tokens before 2 x 2 merging, after the merger's norm. A slice is a pair of frames; pairs do not meet."""
 
-    slices, video = None, False
+    video = False
 
     def __init__(self, path: Path) -> None:
         self.model = load("Qwen3VLVisionModel", path, key_mapping={r"^(model\.)?visual\.": ""})
         self.config = self.model.config
-        self.patch = side(self.config.patch_size, f"{path}: patch_size")
-        self.step = side(self.config.temporal_patch_size, f"{path}: temporal_patch_size")
+        patch = side(self.config.patch_size, f"{path}: patch_size")
+        self.shape = FrameShape(patch=patch, rows=SIDE, step=side(self.config.temporal_patch_size, f"{path}: pair"))
         self.mean, self.std = mean_and_std(path, (HALF, HALF))
-
-    def grid(self, height: int, width: int) -> tuple[int, int]:
-        """SIDE x SIDE, whatever the frame: the study stretches every clip to one square."""
-        return SIDE, SIDE
 
     def __call__(self, pixels_TCYX: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Pairs of frames to tokens [S, L, D] in raster order; the tower itself wants them block by block."""
-        (T, C, Y, X), P, s = pixels_TCYX.shape, self.patch, self.step
+        (T, C, Y, X), P, s = pixels_TCYX.shape, self.shape.patch, self.shape.step
         S, m = T // s, self.config.spatial_merge_size
         B, A = Y // P // m, X // P // m
         blocks = pixels_TCYX.reshape(S, s, C, B, m, P, A, m, P).permute(0, 3, 6, 4, 7, 2, 1, 5, 8)
@@ -51,5 +48,5 @@ class Qwen3VL:
         merger = linear_flops(tokens // unit, unit * D, unit * D) + linear_flops(
             tokens // unit, unit * D, c.out_hidden_size
         )
-        patches = linear_flops(tokens, 3 * self.step * self.patch**2, D)
+        patches = linear_flops(tokens, 3 * self.shape.step * self.shape.patch**2, D)
         return slices * (patches + blocks + (1 + len(c.deepstack_visual_indexes)) * merger)

@@ -5,30 +5,25 @@ Shapes: T = frames, C = 3 colours, Y, X = pixels, L = patches of a frame, P = va
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import torch
 
-from ov_encoder.evaluate.baselines.towers import HALF, load, mean_and_std, model_type, side
+from ov_encoder.evaluate.baselines.frames import FrameShape
+from ov_encoder.evaluate.baselines.towers import HALF, load, mean_and_std, model_type, side, square
 from ov_encoder.evaluate.cost import linear_flops, pooling_flops, transformer_flops
 
 
 class Siglip:
     """Fixed size: patch tokens after the last norm, pooled by its attention head (mean over frames)."""
 
-    step, slices, video = 1, None, False
+    video = False
 
     def __init__(self, path: Path) -> None:
         self.model = load("SiglipVisionModel", path)
         self.config = self.model.config
-        self.patch = side(self.config.patch_size, f"{path}: patch_size")
-        self.rows = side(self.config.image_size, f"{path}: image_size") // self.patch
+        self.shape = square(self.config, path)
         self.mean, self.std = mean_and_std(path, (HALF, HALF))
-
-    def grid(self, height: int, width: int) -> tuple[int, int]:
-        """The checkpoint's own, whatever the frame."""
-        return self.rows, self.rows
 
     def __call__(self, pixels_TCYX: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Every frame on its own: tokens [T, L, D]."""
@@ -37,35 +32,25 @@ class Siglip:
 
     def flops(self, slices: int, tokens: int) -> int:
         """Patch embedding, blocks and head for each frame."""
-        return slices * _frame_flops(self.config, tokens, 3 * self.patch**2)
+        return slices * _frame_flops(self.config, tokens, 3 * self.shape.patch**2)
 
 
 class SiglipNaflex:
     """NaFlex: any grid of at most `num_patches` patches, so that a frame keeps its shape (within one patch)."""
 
-    step, slices, video = 1, None, False
+    video = False
 
     def __init__(self, path: Path) -> None:
         self.model = load("Siglip2VisionModel", path)
         self.config = self.model.config
-        self.patch = side(self.config.patch_size, f"{path}: patch_size")
+        self.shape = FrameShape(patch=side(self.config.patch_size, f"{path}: patch_size"), most=self.config.num_patches)
         self.mean, self.std = mean_and_std(path, (HALF, HALF))
-
-    def grid(self, height: int, width: int) -> tuple[int, int]:
-        """The largest grid of the frame's shape, sides rounded up, that has at most `num_patches` patches."""
-        most = self.config.num_patches
-        # Either side steps up at whole numbers of patches: of all scales that matter the largest that still fits.
-        steps = sorted({n / length for length in (height, width) for n in range(1, most + 1)}, reverse=True)
-        for scale in steps:
-            rows, columns = (max(math.ceil(length * scale - 1e-9), 1) for length in (height, width))
-            if rows * columns <= most:
-                return rows, columns
-        return 1, 1
 
     def __call__(self, pixels_TCYX: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Every frame on its own: tokens [T, L, D]. Patches are flattened row, column, colour, as it was trained."""
         T, C, Y, X = pixels_TCYX.shape
-        rows, columns, P = Y // self.patch, X // self.patch, self.patch
+        P = self.shape.patch
+        rows, columns = Y // P, X // P
         patches_TLP = pixels_TCYX.reshape(T, C, rows, P, columns, P).permute(0, 2, 4, 3, 5, 1).reshape(T, -1, P * P * C)
         out = self.model(
             pixel_values=patches_TLP,
@@ -76,7 +61,7 @@ class SiglipNaflex:
 
     def flops(self, slices: int, tokens: int) -> int:
         """Patch embedding, blocks and head for each frame."""
-        return slices * _frame_flops(self.config, tokens, 3 * self.patch**2)
+        return slices * _frame_flops(self.config, tokens, 3 * self.shape.patch**2)
 
 
 def pooled_mean(pooled_TD: torch.Tensor | None) -> torch.Tensor | None:

@@ -1,7 +1,7 @@
 """What an adapter of a vision network says about it, and strict loading through `transformers`. One family, one file.
 
-A tower turns the frames of one clip into tokens. It takes square frames of its own size; the tokens of one slice lie
-on a grid of rows x columns. A slice is `step` frames: 1 for image networks, 2 for those that read frames in pairs.
+A tower turns the frames of one clip into tokens, at its own size. The tokens of one slice lie on a grid of rows and
+columns; a slice is one frame for image networks, two for those that read frames in pairs.
 
 Shapes: T = frames, C = 3 colours, Y, X = pixels, S = slices, L = rows * columns tokens of a slice, D = width.
 """
@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from ov_encoder.errors import OvEncoderError, missing_extra
+from ov_encoder.evaluate.baselines.frames import FrameShape
 
 HALF = (0.5, 0.5, 0.5)
 CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
@@ -29,26 +30,20 @@ _log = logging.getLogger("ov_encoder")
 
 
 class Tower(Protocol):
-    """A network and how it takes frames. Adapters are the classes that `baseline` builds; see `siglip` for a short one.
+    """A network and how it takes frames. Adapters are small classes; see `clip` for a short one.
 
-    patch: pixels a side. step: frames of a slice. slices: most slices of one clip, None without limit. video: whether
-    tokens of different slices see each other (then the network knows their order by itself).
+    video: whether tokens of different slices see each other (then the network knows their order by itself).
+    mean, std: of RGB in [0, 1].
     """
 
     model: nn.Module
-    patch: int
-    step: int
-    slices: int | None
+    shape: FrameShape
     video: bool
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
-    def grid(self, height: int, width: int) -> tuple[int, int]:
-        """Rows and columns of tokens that a frame of height x width pixels becomes."""
-        ...
-
     def __call__(self, pixels_TCYX: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Normalised frames of a clip (T = S * step) to tokens [S, L, D] and the network's own pooled [D], if any."""
+        """Normalised frames of a clip, whole slices, to tokens [S, L, D] and the network's own pooled [D], if any."""
         ...
 
     def flops(self, slices: int, tokens: int) -> int:
@@ -144,6 +139,17 @@ def side(value: Any, what: str) -> int:
     if len(sides) != 1:
         raise OvEncoderError(f"{what} is {value!r}; must be square")
     return int(sides.pop())
+
+
+def square(config: Any, path: Path, *, step: int = 1, slices: int | None = None) -> FrameShape:
+    """The shape of a network with one square size, from its config.
+
+    Raises:
+        OvEncoderError: the size or the patch is not square.
+    """
+    patch = side(config.patch_size, f"{path}: patch_size")
+    rows = side(config.image_size, f"{path}: image_size") // patch
+    return FrameShape(patch=patch, rows=rows, step=step, slices=slices)
 
 
 @functools.cache

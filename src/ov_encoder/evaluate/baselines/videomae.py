@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from ov_encoder.evaluate.baselines.towers import IMAGENET, load, mean_and_std, side
+from ov_encoder.evaluate.baselines.towers import IMAGENET, load, mean_and_std, square
 from ov_encoder.evaluate.cost import linear_flops, transformer_flops
 from ov_encoder.patchify.sampling import chunk_slots
 
@@ -26,22 +26,18 @@ class VideoMAE:
     def __init__(self, path: Path) -> None:
         self.model = load("VideoMAEModel", path)
         self.config = self.model.config
-        self.patch = side(self.config.patch_size, f"{path}: patch_size")
-        self.rows = side(self.config.image_size, f"{path}: image_size") // self.patch
-        self.step = self.config.tubelet_size
-        self.slices = self.config.num_frames // self.step
+        step = self.config.tubelet_size
+        self.slices = self.config.num_frames // step
+        self.shape = square(self.config, path, step=step, slices=self.slices)
         self.mean, self.std = mean_and_std(path, IMAGENET)
-
-    def grid(self, height: int, width: int) -> tuple[int, int]:
-        """The checkpoint's own, whatever the frame."""
-        return self.rows, self.rows
 
     def __call__(self, pixels_TCYX: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         """A clip to tokens [S, L, D]."""
-        S, L = len(pixels_TCYX) // self.step, self.rows**2
+        step, rows = self.shape.step, pixels_TCYX.shape[-2] // self.shape.patch
+        S, L = len(pixels_TCYX) // step, rows * rows
         shown_S = torch.from_numpy(chunk_slots(self.slices, S))
-        clip = pixels_TCYX.new_zeros(self.slices, self.step, *pixels_TCYX.shape[1:])
-        clip[shown_S] = pixels_TCYX.unflatten(0, (S, self.step))
+        clip = pixels_TCYX.new_zeros(self.slices, step, *pixels_TCYX.shape[1:])
+        clip[shown_S] = pixels_TCYX.unflatten(0, (S, step))
         masked = torch.ones(self.slices, L, dtype=torch.bool, device=pixels_TCYX.device)
         masked[shown_S] = False
         out = self.model(pixel_values=clip.flatten(0, 1)[None], bool_masked_pos=masked.reshape(1, -1))
@@ -53,4 +49,4 @@ class VideoMAE:
         blocks = transformer_flops(
             [slices * tokens], width=c.hidden_size, hidden=c.intermediate_size, layers=c.num_hidden_layers
         )
-        return linear_flops(self.slices * tokens, 3 * self.step * self.patch**2, c.hidden_size) + blocks
+        return linear_flops(self.slices * tokens, 3 * self.shape.step * self.shape.patch**2, c.hidden_size) + blocks
