@@ -96,22 +96,25 @@ static inline int ovb_terminate(ovb_cabac *c) {
     return 0;
 }
 
-/* Bits that the standard's decoder has read since `start`. After a terminate bin of 1, the last of them is the
- * rbsp_stop_one_bit (end of a slice or substream; the bit before pcm alignment): the next syntax starts here. */
+/* Bits that the standard's decoder has read since `start`. */
 static inline size_t ovb_cabac_read(const ovb_cabac *c) {
     return ((size_t)(c->next - c->start) + c->past) * 8 - (size_t)c->ahead;
 }
 
-static inline size_t ovb_cabac_end(const ovb_cabac *c) { return ovb_cabac_read(c); }
+/* After a terminate bin of 1: bits up to and with the last bit that the encoder flushed, which is the
+ * rbsp_stop_one_bit at the end of a slice or substream. PCM alignment or the next substream's alignment starts here.
+ * (The 7 bits of the last renormalisation are not part of the code.) */
+static inline size_t ovb_cabac_end(const ovb_cabac *c) { return ovb_cabac_read(c) - 7; }
 
 /* Fractional position in bits << OVB_POS_SHIFT: what the bins so far have cost. Close to 0 after init. */
 static inline int64_t ovb_cabac_position(const ovb_cabac *c) {
     return ((int64_t)ovb_cabac_read(c) << OVB_POS_SHIFT) - ovb_cabac_log2[c->range - 256];
 }
 
-/* Whether more bits were needed than there are. Check it at least once per block: after the end zeros come. */
+/* Whether more bits were needed than there are (the last renormalisation's 7 do not count). Check it at least once per
+ * block: after the end zeros come. */
 static inline int ovb_cabac_overran(const ovb_cabac *c) {
-    return ovb_cabac_read(c) > (size_t)(c->end - c->start) * 8;
+    return ovb_cabac_read(c) > (size_t)(c->end - c->start) * 8 + 7;
 }
 
 #endif

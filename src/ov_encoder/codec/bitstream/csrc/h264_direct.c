@@ -1,0 +1,129 @@
+/* Direct prediction in B slices (8.4.1.2): spatial and temporal, for frames. */
+#include "h264.h"
+
+static int32_t clip(int64_t v, int32_t low, int32_t high) { return v < low ? low : v > high ? high : (int32_t)v; }
+
+/* Once per B slice: the colocated picture, and for temporal mode its references seen from this slice. */
+void h264_direct_start(h264 *h) {
+    h264_direct *d = &h->direct;
+    h264_picture *col = h->list[1][0];
+    if (col && (!col->exists || !col->cells)) col = NULL;
+    if (!col) ovb_damage(h->parser, "the colocated picture of a B slice is missing");
+    d->col = col;
+    d->col_short = col && col->reference == H264_SHORT;
+    if (h->header.direct_spatial || !col) return;
+    for (int i = 0; i < col->cells->reference_count; i++) {
+        d->map[i] = -1;
+        for (int k = h->header.refs[0] - 1; k >= 0; k--)
+            if (h->list[0][k] && h->list[0][k]->id == col->cells->references[i].decode_index) d->map[i] = (int8_t)k;
+    }
+    for (int k = 0; k < h->header.refs[0]; k++) {
+        const h264_picture *p = h->list[0][k];
+        int64_t current = h->current->poc, from = p ? p->poc : 0;
+        int32_t tb = clip(current - from, -128, 127), td = clip(col->poc - from, -128, 127);
+        d->unscaled[k] = !p || p->reference == H264_LONG || td == 0;
+        if (d->unscaled[k]) continue;
+        int32_t tx = (16384 + (td < 0 ? -td : td) / 2) / td;
+        d->scale[k] = (int16_t)clip((tb * tx + 32) >> 6, -1024, 1023);
+    }
+}
+
+/* The 4x4 block that speaks for block (x, y) of this macroblock in the colocated picture. */
+static inline size_t colocated(const h264 *h, int x, int y) {
+    if (h->sps.direct_8x8) {
+        x = x & 2 ? 3 : 0;
+        y = y & 2 ? 3 : 0;
+    }
+    return (size_t)(h->mb_y * 4 + y) * (size_t)(h->mb_width * 4) + (size_t)(h->mb_x * 4 + x);
+}
+
+/* List of the colocated 8x8 block that counts: 0, else 1, else -1 (intra). */
+static inline int colocated_list(const h264 *h, int k) {
+    const h264_picture *col = h->direct.col;
+    if (!col) return -1;
+    return col->ref_idx[0][h->index][k] >= 0 ? 0 : col->ref_idx[1][h->index][k] >= 0 ? 1 : -1;
+}
+
+static void set_block(h264 *h, int list, int k, ovb_mv mv) {
+    ovb_mv *to = h->motion[list].mv + AT((k & 1) * 2, k & 2);
+    to[0] = to[1] = to[8] = to[9] = mv;
+}
+
+static void spatial(h264 *h, int blocks) { /* 8.4.1.2.2 */
+    int ref[2];
+    ovb_mv mv[2];
+    for (int list = 0; list < 2; list++) {
+        int near[3], least = -1;
+        ovb_mv near_mv[3];
+        h264_neighbours16(h, list, near, near_mv);
+        for (int i = 0; i < 3; i++)
+            if (near[i] >= 0 && (least < 0 || near[i] < least)) least = near[i];
+        ref[list] = least;
+        mv[list] = least < 0 ? (ovb_mv){0, 0} : h264_median(near, near_mv, least);
+    }
+    int nothing = ref[0] < 0 && ref[1] < 0;
+    if (nothing) ref[0] = ref[1] = 0;
+    /* Vectors to entry 0 become 0 where the colocated block hardly moves. */
+    int check[2], any = 0;
+    for (int list = 0; list < 2; list++) {
+        check[list] = !nothing && ref[list] == 0 && (mv[list].x || mv[list].y) && h->direct.col_short;
+        any |= check[list];
+    }
+    for (int k = 0; k < 4; k++) {
+        if (!(blocks >> k & 1)) continue;
+        for (int list = 0; list < 2; list++) {
+            h->ref[list][k] = (int8_t)ref[list];
+            set_block(h, list, k, mv[list]);
+        }
+        int from = any ? colocated_list(h, k) : -1;
+        if (from < 0 || h->direct.col->ref_idx[from][h->index][k] != 0) continue;
+        for (int i = 0; i < 4; i++) {
+            int x = (k & 1) * 2 + (i & 1), y = (k & 2) + (i >> 1);
+            ovb_mv c = h->direct.col->cells->mv[from][colocated(h, x, y)];
+            if (c.x < -1 || c.x > 1 || c.y < -1 || c.y > 1) continue;
+            for (int list = 0; list < 2; list++)
+                if (check[list]) h->motion[list].mv[AT(x, y)] = (ovb_mv){0, 0};
+        }
+    }
+}
+
+static void temporal(h264 *h, int blocks) { /* 8.4.1.2.3 */
+    const h264_direct *d = &h->direct;
+    for (int k = 0; k < 4; k++) {
+        if (!(blocks >> k & 1)) continue;
+        int from = colocated_list(h, k), ref = 0;
+        if (from >= 0) {
+            int of = d->col->cells->ref[from][colocated(h, (k & 1) * 2, k & 2)];
+            ref = of >= 0 && of < d->col->cells->reference_count ? d->map[of] : -1;
+            if (ref < 0) {
+                ovb_damage(h->parser, "temporal direct prediction from a picture that is not in list 0");
+                ref = 0;
+            }
+        }
+        h->ref[0][k] = (int8_t)ref;
+        h->ref[1][k] = 0;
+        for (int i = 0; i < 4; i++) {
+            int x = (k & 1) * 2 + (i & 1), y = (k & 2) + (i >> 1);
+            ovb_mv c = {0, 0}, to0, to1 = {0, 0};
+            if (from >= 0) c = d->col->cells->mv[from][colocated(h, x, y)];
+            to0 = c;
+            if (from >= 0 && !d->unscaled[ref]) {
+                to0.x = (int16_t)((d->scale[ref] * c.x + 128) >> 8);
+                to0.y = (int16_t)((d->scale[ref] * c.y + 128) >> 8);
+                to1.x = (int16_t)(to0.x - c.x);
+                to1.y = (int16_t)(to0.y - c.y);
+            }
+            h->motion[0].mv[AT(x, y)] = to0;
+            h->motion[1].mv[AT(x, y)] = to1;
+        }
+    }
+}
+
+/* Motion of the 8x8 blocks in the bit mask `blocks`: into h->ref and h->motion, not stored yet. */
+void h264_direct_motion(h264 *h, int blocks) {
+    if (h->header.direct_spatial) {
+        spatial(h, blocks);
+    } else {
+        temporal(h, blocks);
+    }
+}

@@ -1,0 +1,270 @@
+/* Motion vectors of P and B macroblocks (8.4.1): neighbours, median prediction, P_Skip, partitions, and storing them.
+ * Direct prediction has a file of its own.
+ */
+#include "h264.h"
+
+static inline size_t block4(const h264 *h, int x, int y) { /* of this macroblock; may point into a neighbour */
+    return (size_t)((ptrdiff_t)(h->mb_y * 4 + y) * (h->mb_width * 4) + h->mb_x * 4 + x);
+}
+
+/* One neighbouring block: its reference index, and its vector (0 without one). */
+static inline int neighbour(const h264 *h, int list, const h264_mb *mb, int quarter, int x, int y, ovb_mv *mv) {
+    *mv = (ovb_mv){0, 0};
+    if (!mb) return REF_AWAY;
+    int ref = h->current->ref_idx[list][mb - h->mbs][quarter];
+    if (ref >= 0) *mv = h->current->cells->mv[list][block4(h, x, y)];
+    return ref;
+}
+
+/* Left, above and above right (or above left) of the whole macroblock. */
+void h264_neighbours16(const h264 *h, int list, int ref[3], ovb_mv mv[3]) {
+    ref[0] = neighbour(h, list, h->a, 1, -1, 0, &mv[0]);
+    ref[1] = neighbour(h, list, h->b, 2, 0, -1, &mv[1]);
+    if (h->c) {
+        ref[2] = neighbour(h, list, h->c, 2, 4, -1, &mv[2]);
+    } else {
+        ref[2] = neighbour(h, list, h->d, 3, -1, -1, &mv[2]);
+    }
+}
+
+static inline int16_t middle(int a, int b, int c) {
+    int low = a < b ? a : b, high = a < b ? b : a;
+    return (int16_t)(c < low ? low : c > high ? high : c);
+}
+
+/* 8.4.1.3.1 */
+ovb_mv h264_median(const int ref[3], const ovb_mv mv[3], int want) {
+    int same = (ref[0] == want) + (ref[1] == want) + (ref[2] == want);
+    if (same == 1) return mv[ref[0] == want ? 0 : ref[1] == want ? 1 : 2];
+    if (same == 0 && ref[1] == REF_AWAY && ref[2] == REF_AWAY && ref[0] != REF_AWAY) return mv[0];
+    return (ovb_mv){middle(mv[0].x, mv[1].x, mv[2].x), middle(mv[0].y, mv[1].y, mv[2].y)};
+}
+
+/* --- storing -------------------------------------------------------------------------------------------------- */
+
+static inline void store_refs(h264 *h, int list, const int8_t ref[4]) {
+    memcpy(h->current->ref_idx[list][h->index], ref, 4);
+    int8_t *to = h->current->cells->ref[list] + block4(h, 0, 0);
+    int8_t of[4];
+    for (int i = 0; i < 4; i++) {
+        of[i] = ref[i] >= 0 ? h->reference_of[list][ref[i]] : (int8_t)-1;
+        if (ref[i] >= 0) h->refs_used[list] |= 1u << ref[i];
+    }
+    for (int y = 0; y < 4; y++, to += h->mb_width * 4) {
+        to[0] = to[1] = of[y & 2];
+        to[2] = to[3] = of[(y & 2) + 1];
+    }
+}
+
+void h264_store_motion(h264 *h) {
+    for (int list = 0; list < (h->header.type == H264_B ? 2 : 1); list++) {
+        store_refs(h, list, h->ref[list]);
+        for (int y = 0; y < 4; y++)
+            memcpy(h->current->cells->mv[list] + block4(h, 0, y), h->motion[list].mv + AT(0, y), 4 * sizeof(ovb_mv));
+    }
+}
+
+/* P_Skip (8.4.1.1) */
+void h264_skip_motion(h264 *h) {
+    static const int8_t zeros[4] = {0, 0, 0, 0};
+    ovb_mv mv = {0, 0}, near[3];
+    int ref[3];
+    if (h->a && h->b) {
+        h264_neighbours16(h, 0, ref, near);
+        int still = (ref[0] == 0 && near[0].x == 0 && near[0].y == 0) || (ref[1] == 0 && near[1].x == 0 && near[1].y == 0);
+        if (!still) mv = h264_median(ref, near, 0);
+    }
+    store_refs(h, 0, zeros);
+    ovb_mv row[4] = {mv, mv, mv, mv};
+    for (int y = 0; y < 4; y++) memcpy(h->current->cells->mv[0] + block4(h, 0, y), row, sizeof row);
+}
+
+/* --- a macroblock with its neighbours -------------------------------------------------------------------------- */
+
+static void load_neighbours(h264 *h, int list) {
+    h264_motion *m = &h->motion[list];
+    memset(m, 0, sizeof *m);
+    for (int i = 0; i < 4; i++) {
+        m->ref[AT(-1, i)] = (int8_t)neighbour(h, list, h->a, 1 + (i & 2), -1, i, &m->mv[AT(-1, i)]);
+        m->ref[AT(i, -1)] = (int8_t)neighbour(h, list, h->b, 2 + (i >> 1), i, -1, &m->mv[AT(i, -1)]);
+    }
+    m->ref[AT(4, -1)] = (int8_t)neighbour(h, list, h->c, 2, 4, -1, &m->mv[AT(4, -1)]);
+    m->ref[AT(-1, -1)] = (int8_t)neighbour(h, list, h->d, 3, -1, -1, &m->mv[AT(-1, -1)]);
+    if (!h->pps.cabac) return;
+    const int still = MB_INTRA | MB_SKIP | MB_DIRECT;
+    if (h->a && !(h->a->type & still))
+        for (int i = 0; i < 4; i++) memcpy(m->mvd[AT(-1, i)], h->mvd[h->a - h->mbs][list][4 + i], 2);
+    if (h->b && !(h->b->type & still)) memcpy(m->mvd[AT(0, -1)], h->mvd[h->b - h->mbs][list], 8);
+}
+
+static void keep_mvd(h264 *h, int list) {
+    const h264_motion *m = &h->motion[list];
+    uint8_t(*to)[2] = h->mvd[h->index][list];
+    memcpy(to, m->mvd[AT(0, 3)], 8);
+    for (int i = 0; i < 4; i++) memcpy(to[4 + i], m->mvd[AT(3, i)], 2);
+}
+
+/* Prediction for the block at (x, y), `wide` 4x4 blocks wide: 8.4.1.3.2 and the median. */
+static ovb_mv predict(const h264_motion *m, int x, int y, int wide, int want) {
+    static const uint8_t order[16] = {0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15};
+    int corner = AT(x + wide, y - 1);
+    int later = y > 0 && (x + wide > 3 || order[(y - 1) * 4 + x + wide] > order[y * 4 + x]);
+    if (later || m->ref[corner] == REF_AWAY) corner = AT(x - 1, y - 1);
+    int ref[3] = {m->ref[AT(x - 1, y)], m->ref[AT(x, y - 1)], m->ref[corner]};
+    ovb_mv mv[3] = {m->mv[AT(x - 1, y)], m->mv[AT(x, y - 1)], m->mv[corner]};
+    return h264_median(ref, mv, want);
+}
+
+/* 16x8 and 8x16 look at one neighbour first (8.4.1.3). */
+static ovb_mv predict_half(const h264_motion *m, int x, int y, int wide, int want) {
+    int first;
+    if (wide == 4) {
+        first = y == 0 ? AT(0, -1) : AT(-1, 2);
+    } else if (x == 0) {
+        first = AT(-1, 0);
+    } else {
+        first = m->ref[AT(4, -1)] == REF_AWAY ? AT(1, -1) : AT(4, -1);
+    }
+    return m->ref[first] == want ? m->mv[first] : predict(m, x, y, wide, want);
+}
+
+static int read_vector(h264 *h, int list, int x, int y, int wide, int high, ovb_mv mv) {
+    h264_motion *m = &h->motion[list];
+    if (h->pps.cabac) {
+        const uint8_t *left = m->mvd[AT(x - 1, y)], *above = m->mvd[AT(x, y - 1)];
+        int big_x, big_y;
+        mv.x = (int16_t)(mv.x + h264_cabac_mvd(h, 40, left[0] + above[0], &big_x));
+        mv.y = (int16_t)(mv.y + h264_cabac_mvd(h, 47, left[1] + above[1], &big_y));
+        for (int j = 0; j < high; j++)
+            for (int i = 0; i < wide; i++) {
+                m->mvd[AT(x + i, y + j)][0] = (uint8_t)big_x;
+                m->mvd[AT(x + i, y + j)][1] = (uint8_t)big_y;
+            }
+    } else {
+        mv.x = (int16_t)((uint32_t)mv.x + (uint32_t)ovb_se(&h->bits));
+        mv.y = (int16_t)((uint32_t)mv.y + (uint32_t)ovb_se(&h->bits));
+    }
+    for (int j = 0; j < high; j++)
+        for (int i = 0; i < wide; i++) m->mv[AT(x + i, y + j)] = mv;
+    return 0;
+}
+
+/* --- reference indices ----------------------------------------------------------------------------------------- */
+
+/* ctxIdxInc of ref_idx for 8x8 block k: neighbours that refer to a later entry, and not by direct prediction. */
+static int ref_context(const h264 *h, int list, int k, int direct) {
+    const int8_t *mine = h->ref[list];
+    int left, above;
+    if (k & 1) {
+        left = mine[k - 1] > 0 && !(direct >> (k - 1) & 1);
+    } else {
+        left = h->a && h->current->ref_idx[list][h->a - h->mbs][k + 1] > 0 && !(h->a->direct >> (k + 1) & 1);
+    }
+    if (k & 2) {
+        above = mine[k - 2] > 0 && !(direct >> (k - 2) & 1);
+    } else {
+        above = h->b && h->current->ref_idx[list][h->b - h->mbs][k + 2] > 0 && !(h->b->direct >> (k + 2) & 1);
+    }
+    return left + 2 * above;
+}
+
+static int read_ref(h264 *h, int list, int k, int direct) {
+    int refs = h->header.refs[list], ref;
+    if (refs == 1) return 0;
+    if (h->pps.cabac) {
+        ref = h264_cabac_ref(h, ref_context(h, list, k, direct));
+    } else if (refs == 2) {
+        ref = !ovb_flag(&h->bits);
+    } else {
+        uint32_t code = ovb_ue(&h->bits);
+        ref = code < H264_MAX_LIST ? (int)code : -1;
+    }
+    return ref < refs ? ref : -1;
+}
+
+/* --- macroblock types -------------------------------------------------------------------------------------------- */
+
+/* Lists used (bit 0, bit 1) by the two halves, for the mb_types of B from 4 on in pairs (Table 7-14). */
+static const uint8_t halves[9][2] = {{1, 1}, {2, 2}, {1, 2}, {2, 1}, {1, 3}, {2, 3}, {3, 1}, {3, 2}, {3, 3}};
+/* Sub-macroblocks of B: lists and shape (Table 7-18); shapes: 0 8x8, 1 8x4, 2 4x8, 3 4x4. */
+static const uint8_t sub_lists[13] = {0, 1, 2, 3, 1, 1, 2, 2, 3, 3, 1, 2, 3};
+static const uint8_t sub_shape[13] = {3, 0, 0, 0, 1, 2, 1, 2, 1, 2, 3, 3, 3};
+
+static int read_sub_types(h264 *h, uint8_t lists[4], uint8_t shape[4], int *direct) {
+    int b = h->header.type == H264_B;
+    for (int k = 0; k < 4; k++) {
+        uint32_t type = h->pps.cabac ? (uint32_t)h264_cabac_sub_type(h) : ovb_ue(&h->bits);
+        if (type > (b ? 12u : 3u)) return -1;
+        lists[k] = b ? sub_lists[type] : 1;
+        shape[k] = b ? sub_shape[type] : (uint8_t)type;
+        if (b && type == 0) *direct |= 1 << k;
+    }
+    return 0;
+}
+
+static void fill_refs(h264_motion *m, int k, int ref) {
+    int x = (k & 1) * 2, y = k & 2;
+    m->ref[AT(x, y)] = m->ref[AT(x + 1, y)] = m->ref[AT(x, y + 1)] = m->ref[AT(x + 1, y + 1)] = (int8_t)ref;
+}
+
+/* mb_type counts from P_L0_16x16 = 0 in P, from B_Direct_16x16 = 0 in B. Returns the 8x8 blocks that have a partition
+ * below 8x8 (bits 0..3), bit 4 if a block is predicted in direct mode, or -1. */
+int h264_inter_motion(h264 *h, int mb_type) {
+    int b = h->header.type == H264_B, lists_here = b ? 2 : 1, direct = 0, small = 0;
+    int shape16 = b ? (mb_type < 4 ? 0 : mb_type == 22 ? 3 : 1 + (mb_type & 1)) : mb_type > 3 ? 3 : mb_type;
+    uint8_t lists[4], shape[4] = {0, 0, 0, 0};
+    for (int list = 0; list < lists_here; list++) load_neighbours(h, list);
+    if (shape16 == 3) {
+        if (read_sub_types(h, lists, shape, &direct)) return -1;
+        if (direct) h264_direct_motion(h, direct);
+    } else {
+        for (int k = 0; k < 4; k++) {
+            int half = shape16 == 1 ? k >> 1 : k & 1;
+            lists[k] = (uint8_t)(!b ? 1 : shape16 == 0 ? mb_type : halves[(mb_type - 4) >> 1][half]);
+        }
+    }
+    /* 16x16 has its partition at block 0; 16x8 at 0 and 2; 8x16 at 0 and 1; 8x8 at all four */
+    const int starts = shape16 == 0 ? 1 : shape16 == 1 ? 5 : shape16 == 2 ? 3 : 15;
+    for (int list = 0; list < lists_here; list++) {
+        for (int k = 0; k < 4; k++) {
+            if (direct >> k & 1) {
+                fill_refs(&h->motion[list], k, h->ref[list][k]);
+                continue;
+            }
+            int ref = REF_NONE;
+            if (!(starts >> k & 1)) {
+                ref = h->ref[list][shape16 == 0 ? 0 : shape16 == 1 ? k - 1 : k - 2];
+            } else if (lists[k] >> list & 1) {
+                ref = mb_type == 4 && !b ? 0 : read_ref(h, list, k, direct);
+                if (ref < 0) return -1;
+            }
+            h->ref[list][k] = (int8_t)ref;
+            fill_refs(&h->motion[list], k, ref);
+        }
+    }
+    for (int list = 0; list < lists_here; list++) {
+        h264_motion *m = &h->motion[list];
+        for (int k = 0; k < 4; k++) {
+            int ref = h->ref[list][k], x = (k & 1) * 2, y = k & 2;
+            if (!(starts >> k & 1) || (direct >> k & 1) || !(lists[k] >> list & 1)) continue;
+            if (shape16 == 0) {
+                read_vector(h, list, 0, 0, 4, 4, predict(m, 0, 0, 4, ref));
+            } else if (shape16 == 1) {
+                read_vector(h, list, 0, y, 4, 2, predict_half(m, 0, y, 4, ref));
+            } else if (shape16 == 2) {
+                read_vector(h, list, x, 0, 2, 4, predict_half(m, x, 0, 2, ref));
+            } else {
+                int wide = shape[k] < 2 ? 2 : 1, high = shape[k] & 1 ? 1 : 2;
+                if (shape[k] == 3) high = 1;
+                if (shape[k]) small |= 1 << k;
+                for (int j = 0; j < 2; j += high)
+                    for (int i = 0; i < 2; i += wide)
+                        read_vector(h, list, x + i, y + j, wide, high, predict(m, x + i, y + j, wide, ref));
+            }
+        }
+        if (h->pps.cabac) keep_mvd(h, list);
+    }
+    h->mb->direct = (uint8_t)direct;
+    h264_store_motion(h);
+    return small | (direct ? 16 : 0);
+}
