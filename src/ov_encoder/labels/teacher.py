@@ -27,7 +27,8 @@ from ov_encoder.errors import OvEncoderError
 if TYPE_CHECKING:
     import torch
 
-PACKAGED = ("mobilenet", "efficientnet", "pixels")
+_CONVNETS = {"mobilenet": 224, "efficientnet": 256}  # pixels a side
+PACKAGED = (*_CONVNETS, "pixels")
 _THUMB = 32
 _BATCH = 64  # frames in one forward pass
 _HALF = (0.5, 0.5, 0.5)
@@ -71,7 +72,7 @@ def load_teacher(name: str, *, device: str = "cpu") -> Teacher:
     Raises:
         ValueError: no such teacher. OvEncoderError: its package or files are missing or of an unknown kind.
     """
-    if name in ("mobilenet", "efficientnet"):
+    if name in _CONVNETS:
         return _convnet(name, device)
     if name == "pixels":
         return _pixels(device)
@@ -91,13 +92,13 @@ def _convnet(name: str, device: str) -> Teacher:
     from ov_encoder.model.weights import fingerprint
 
     tower = open_tower(name)
-    features = tower.model.to(device)
-    size = tower.rows * tower.patch
+    tower.model.to(device)
+    size = _CONVNETS[name]
 
     def forward(x_NCSS: torch.Tensor) -> torch.Tensor:
-        return features(x_NCSS).mean((2, 3))
+        return tower(x_NCSS)[0].mean(1)
 
-    return _measured(name, size, _short(size), tower.mean, tower.std, forward, fingerprint(features), device)
+    return _measured(name, size, _short(size), tower.mean, tower.std, forward, fingerprint(tower.model), device)
 
 
 def _pixels(device: str) -> Teacher:
