@@ -11,13 +11,15 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ov_encoder.data.manifest import Sample
 from ov_encoder.model.config import OVEncoderConfig
 
 if TYPE_CHECKING:
     import torch
+
+    from ov_encoder.evaluate.featurizer import Featurizer
 
 
 def linear_flops(rows: int, inputs: int, outputs: int) -> int:
@@ -57,7 +59,7 @@ def counted_flops(model: torch.nn.Module, *inputs: torch.Tensor) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Of one clip: medians over a few. gflop: 10^9 operations, None where nobody counts them.
+    """Of one clip: medians over a few. gflop: 10^9 operations.
 
     read_s: from the file to patches or frames, codec signals included. encode_s: from there to features. peak_mb:
     memory of the process above what it held before the clip, None where the system cannot tell (it needs Linux).
@@ -65,7 +67,7 @@ class Cost:
     """
 
     tokens: float
-    gflop: float | None
+    gflop: float
     read_s: float
     encode_s: float
     peak_mb: float | None
@@ -76,11 +78,10 @@ class Cost:
         return asdict(self)
 
 
-def measure(featurizer: Any, samples: Sequence[Sample], *, clips: int = 5) -> Cost:
+def measure(featurizer: Featurizer, samples: Sequence[Sample], *, clips: int = 5) -> Cost:
     """Read and encode a few clips, one after the other in this process: what a user waits for one clip.
 
-    featurizer: a `Featurizer`; where it has a method `flops(read)`, operations are counted by it. The clips are spread
-    over `samples`; the first is done once more before, to warm up.
+    The clips are spread over `samples`; the first is done once more before, to warm up.
 
     Raises:
         ValueError: no samples. OvEncoderError: a clip cannot be read.
@@ -94,7 +95,7 @@ def measure(featurizer: Any, samples: Sequence[Sample], *, clips: int = 5) -> Co
     return Cost(**medians)  # type: ignore[arg-type]
 
 
-def _measure_one(featurizer: Any, sample: Sample) -> Cost:
+def _measure_one(featurizer: Featurizer, sample: Sample) -> Cost:
     import torch
 
     gpu = torch.cuda.is_available()
@@ -105,15 +106,14 @@ def _measure_one(featurizer: Any, sample: Sample) -> Cost:
     began = time.perf_counter()
     read = featurizer.read(sample)
     middle = time.perf_counter()
-    features = featurizer.encode([read])
+    features = featurizer.encode([read])[0]
     if gpu:
         torch.cuda.synchronize()
     ended = time.perf_counter()
     peak_mb = _status_mb("VmHWM") if held_mb is not None else None
-    count = getattr(featurizer, "flops", None)
     return Cost(
-        tokens=float(sum(features.lengths_B)),
-        gflop=None if count is None else count(read) / 1e9,
+        tokens=float(features.tokens),
+        gflop=features.flops / 1e9,
         read_s=middle - began,
         encode_s=ended - middle,
         peak_mb=None if held_mb is None or peak_mb is None else max(peak_mb - held_mb, 0.0),

@@ -37,10 +37,7 @@ def choose(source: Source, policy: str, *, options: Options, seed: int = 0, key:
     Raises:
         ValueError: an unknown policy, or a signal that the clip does not have. OvEncoderError: the source is bad.
     """
-    if policy not in POLICIES:
-        close = difflib.get_close_matches(policy, POLICIES, n=1)
-        hint = f" (did you mean {close[0]!r}?)" if close else ""
-        raise ValueError(f"unknown policy {policy!r}{hint}; policies: {', '.join(POLICIES)}")
+    check_policy(policy)
     signal, _, provider = policy.partition(":")
     if signal in SIGNALS:
         wanted = replace(options, mode="codec", signal=signal, signals=provider or options.signals)  # type: ignore[arg-type]
@@ -109,6 +106,14 @@ POLICIES = (
     *SCORES,
     "dense",  # every patch of every slot: what there is to reach, at any price
 )
+
+
+def check_policy(policy: str) -> None:
+    """Raises ValueError, with all names, unless this is one of POLICIES."""
+    if policy not in POLICIES:
+        close = difflib.get_close_matches(policy, POLICIES, n=1)
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        raise ValueError(f"unknown policy {policy!r}{hint}; policies: {', '.join(POLICIES)}")
 
 
 def random_of(seed: int, key: str) -> np.random.Generator:
