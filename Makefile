@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint clean check-lmms-eval
 
 demo: $(VENV)/demo.stamp
 	$(VENV)/bin/ov-encoder demo --out demo
@@ -15,6 +15,13 @@ lint: $(VENV)/dev.stamp
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+# The adapter's contract with lmms-eval, in an environment of its own (see tests/lmm/check_lmms_eval.py).
+check-lmms-eval:
+	$(PYTHON) -m venv .venv-lmms-eval
+	.venv-lmms-eval/bin/python -m pip install --quiet -c constraints.txt -e '.[lmm]' pytest requests tqdm pandas httpx
+	.venv-lmms-eval/bin/python -m pip install --quiet --no-deps -r tests/lmm/lmms_eval_requirements.txt
+	.venv-lmms-eval/bin/python -m pytest tests/lmm/check_lmms_eval.py
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
