@@ -193,7 +193,7 @@ def hash_pairs(hashes_N: np.ndarray, radius: int) -> Iterator[tuple[np.ndarray, 
 def near_pairs(source: Vectors, threshold: float, *, method: str = "exact") -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Pairs of rows (lower, higher) whose cosine is at least `threshold`, in float32.
 
-    "exact": every row against every later one, by tiles; memory is two blocks of rows (4 bytes x 2 x 16,384 x D) and
+    "exact": every row against every later one, by tiles; memory is two blocks of rows (4 bytes x 4 x 32,768 x D) and
     a tile. "ivf": faiss, all rows in memory (4 bytes x N x D), each compared with the 16 nearest of sqrt(N) cells: may
     miss pairs that lie across the border of cells.
 

@@ -36,7 +36,7 @@ from ov_encoder.labels.tiles import biases, nearest
 
 CHECKPOINT = "checkpoint.npz"
 GRID_BITS = 26
-SUM_ROWS = 1024  # rows added at a time: their copies stay in cache, which is seven times as fast as 16,384
+SUM_ROWS = 1024  # rows added at a time: their copies stay in cache, which is seven times as fast as a whole block
 SPLIT = 0.05  # how far the halves of a split centre move apart, in standard deviations of the data about its centres
 
 

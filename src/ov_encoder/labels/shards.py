@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 PREFIX = "features-"
 SHARD_ROWS = 32_768
-READ_ROWS = 16_384
+READ_ROWS = 32_768
 
 
 class Vectors(Protocol):

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-TILE_CPU = (512, 1024)  # 2 MB
+TILE_CPU = (1024, 1024)  # 4 MB
 TILE_GPU = (16_384, 16_384)  # 1 GB: enough work to hide launches
 METRICS = ("cosine", "l2")
 
@@ -69,9 +69,14 @@ def nearest_numpy(
     index_nT: torch.Tensor,
     tile: tuple[int, int] = TILE_CPU,
 ) -> None:
-    """The search on CPU, in threads; fills `best_nT` (given as -inf) and `index_nT`."""
+    """The search on CPU, in threads; fills `best_nT` (given as -inf) and `index_nT`.
+
+    The bias is one more column of the centres, against ones: a copy of the centres for the length of the call, and no
+    pass over each tile (4 % of the time).
+    """
     x, centres, best, index = x_nD.numpy(), centres_KD.numpy(), best_nT.numpy(), index_nT.numpy()
-    bias = None if bias_K is None else bias_K.numpy()
+    if bias_K is not None:
+        x, centres = np.pad(x, ((0, 0), (0, 1)), constant_values=1), np.column_stack([centres, bias_K.numpy()])
     threads = torch.get_num_threads()
     rows = max(1, min(tile[0], -(-len(x) // threads)))
     starts = iter(range(0, len(x), rows))
@@ -89,8 +94,6 @@ def nearest_numpy(
                 centres_cD = centres[first : first + tile[1]]
                 scores_tc = memory[: len(x_tD) * len(centres_cD)].reshape(len(x_tD), len(centres_cD))
                 np.matmul(x_tD, centres_cD.T, out=scores_tc)
-                if bias is not None:
-                    scores_tc += bias[first : first + tile[1]]
                 _merge_numpy(scores_tc, first, best_tT, index_tT)
 
     with _blas().limit(limits=1, user_api="blas"):
