@@ -75,7 +75,8 @@ static inline uint32_t ovb_ue(ovb_bits *b) {
         return 0;
     }
     ovb_skip(b, (size_t)zeros);
-    return (uint32_t)(((uint64_t)ovb_u(b, zeros + 1)) - 1);
+    uint32_t code = ovb_u(b, zeros + 1);
+    return code ? code - 1 : 0; /* 0: past the end */
 }
 
 /* se(v). */
