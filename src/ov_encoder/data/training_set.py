@@ -1,0 +1,168 @@
+"""Samples with integer labels, sorted into the streams of a training run: manifests, folders and tars in, arrays out.
+
+Not here: what a sample looks like (train/clip.py), when it comes (sampler.py). L = label columns of a stream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ov_encoder.data.manifest import NAMES, Manifest, Sample, kind_of, read_manifest
+from ov_encoder.data.shards import read_tars
+from ov_encoder.data.sources import find_media
+from ov_encoder.errors import OvEncoderError, missing_extra
+
+HELD_OUT = ("test", "val", "validation")
+
+
+@dataclass(slots=True)
+class Stream:
+    """The samples one head learns from. labels_SL: int32 classes, -1 for none. names: of classes that have names."""
+
+    samples: list[Sample] = field(default_factory=list)
+    labels_SL: np.ndarray = field(default_factory=lambda: np.zeros((0, 1), np.int32))
+    names: list[str] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def classes(self) -> int:
+        """Named classes, or one more than the largest label."""
+        return len(self.names) or int(self.labels_SL.max(initial=-1)) + 1
+
+
+def open_samples(path: str | Path, *, label: str = "label") -> Manifest:
+    """A manifest, a folder with one, a tar, a folder of tars, or class folders (DIR/CLASS/.../file).
+
+    label: column of class names; several joined by "+" give a sample several labels, those after the first as
+    "column=value".
+
+    Raises:
+        OvEncoderError: nothing of these is there.
+    """
+    path = Path(path)
+    if path.is_file() and path.suffix == ".tar":
+        return read_tars([path])
+    if path.is_dir() and not any((path / name).is_file() for name in NAMES):
+        tars = sorted(path.glob("*.tar"))
+        return read_tars(tars) if tars else _class_folders(path)
+    first, *others = label.split("+")
+    manifest = read_manifest(path, label=first)
+    for column in others:
+        more = read_manifest(path, label=column).samples
+        manifest = Manifest(
+            manifest.path,
+            [
+                Sample(
+                    a.id, a.path, a.kind, (*a.labels, *(f"{column}={v}" for v in b.labels)), a.split, a.offset, a.length
+                )
+                for a, b in zip(manifest.samples, more, strict=True)
+            ],
+            manifest.card,
+            manifest.skipped,
+        )
+    return manifest
+
+
+def gather(
+    sources: Sequence[Mapping[str, Any]], heads: Mapping[str, str], classes: Mapping[str, int | None]
+) -> dict[str, Stream]:
+    """The stream of every head.
+
+    sources: of path, label, labels, splits, head (see train.config.DataConfig). heads: name -> kind ("image", "video",
+    "ocr"). classes: name -> number, or None for as many as there are. Same class names of two sources are one class.
+
+    Raises:
+        OvEncoderError: a source cannot be read, a label is out of range, or a head has no sample.
+        ValueError: images or videos that no head wants, or a split that is not there.
+    """
+    parts: dict[str, list[tuple[Sample, tuple[Any, ...], bool]]] = {name: [] for name in heads}
+    skipped: dict[str, dict[str, str]] = {name: {} for name in heads}
+    for source in sources:
+        manifest = open_samples(source["path"], label=source["label"])
+        chosen = _split(manifest, source["splits"])
+        ids = _read_labels(source["labels"]) if source["labels"] else None
+        for sample in chosen:
+            name = source["head"] or head_for(sample.kind, heads, source["path"])
+            if (sample.kind == "video") != (heads[name] == "video"):
+                raise ValueError(
+                    f"{source['path']}: {sample.id} is of kind {sample.kind}, head {name!r} takes {heads[name]}"
+                )
+            labels = sample.labels if ids is None else ids.get(sample.id, ())
+            if not labels:
+                skipped[name][sample.id] = "has no label" if ids is None else f"is not in {source['labels']}"
+                continue
+            parts[name].append((sample, tuple(labels), ids is not None))
+    return {name: _stream(name, parts[name], skipped[name], classes[name]) for name in heads}
+
+
+def _stream(
+    name: str, rows: list[tuple[Sample, tuple[Any, ...], bool]], skipped: dict[str, str], classes: int | None
+) -> Stream:
+    if not rows:
+        raise OvEncoderError(f"head {name!r} has no labelled sample; give it data, or leave the head out")
+    if len({numbered for *_, numbered in rows}) > 1:
+        raise OvEncoderError(f"head {name!r}: some of its data have class names, some numbers from a labels file")
+    names: list[str] = []
+    if not rows[0][2]:
+        names = sorted({label for _, labels, _ in rows for label in labels})
+        number = {label: i for i, label in enumerate(names)}
+        rows = [(sample, tuple(number[v] for v in labels), False) for sample, labels, _ in rows]
+    width = max(len(labels) for _, labels, _ in rows)
+    labels_SL = np.full((len(rows), width), -1, np.int32)
+    for i, (sample, labels, _) in enumerate(rows):
+        if min(labels) < -1 or (classes is not None and max(labels) >= classes):
+            raise OvEncoderError(
+                f"head {name!r}: {sample.id} has label {max(labels, key=abs)}, "
+                f"which is none of its {classes or 'classes'} (from 0)"
+            )
+        labels_SL[i, : len(labels)] = labels
+    return Stream([sample for sample, *_ in rows], labels_SL, names, skipped)
+
+
+def _split(manifest: Manifest, wanted: Sequence[str]) -> list[Sample]:
+    if wanted:
+        return manifest.split(*wanted)
+    kept = [s for s in manifest.samples if s.split not in HELD_OUT]
+    if not kept:
+        raise OvEncoderError(f"{manifest.path}: every sample is in a held-out split ({', '.join(manifest.splits)})")
+    return kept
+
+
+def head_for(kind: str, heads: Mapping[str, str], path: str) -> str:
+    """The first head that takes samples of this kind. ValueError if none does."""
+    for name, takes in heads.items():
+        if takes == kind:
+            return name
+    raise ValueError(f"{path}: holds {kind}s, and no head takes them; heads: {dict(heads)}")
+
+
+def _class_folders(root: Path) -> Manifest:
+    found = find_media([str(root)])
+    return Manifest(
+        root,
+        [Sample(id=n, path=p, kind=kind_of(n), labels=(n.partition("/")[0],) if "/" in n else ()) for p, n in found],
+    )
+
+
+def _read_labels(path: str) -> dict[str, tuple[int, ...]]:
+    """Sample id -> classes, from a labels.parquet with the columns id and labels."""
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError as e:
+        raise missing_extra("pyarrow", "train", f"reading {path}") from e
+    try:
+        table = pq.read_table(path, columns=["id", "labels"])
+    except (OSError, pa.ArrowException, KeyError) as e:
+        raise OvEncoderError(f"{path}: cannot be read as labels (columns id, labels): {e}") from e
+    found: dict[str, tuple[int, ...]] = {}
+    for row in table.to_pylist():
+        if row["id"] in found:
+            raise OvEncoderError(f"{path}: id {row['id']!r} stands twice")
+        found[row["id"]] = tuple(v for v in row["labels"] or () if v != -1)
+    return found

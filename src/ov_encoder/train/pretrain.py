@@ -1,0 +1,147 @@
+"""From a TrainConfig to a run: data, encoder, heads, probe and loop put together; the folder of a run.
+
+    RUN/config.json, run.json, metrics.jsonl, skipped.jsonl, curves.png, classes.json, checkpoints/
+
+Not here: any of the parts.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ov_encoder.data.folder import write_atomically
+from ov_encoder.data.training_set import Stream, gather, open_samples
+from ov_encoder.errors import OvEncoderError
+from ov_encoder.model.config import OVEncoderConfig
+from ov_encoder.model.encoder import OVEncoder
+from ov_encoder.model.layers import init_weights
+from ov_encoder.model.weights import load_model
+from ov_encoder.patchify.batch import PatchBatch
+from ov_encoder.train.config import ProbeConfig, TrainConfig
+from ov_encoder.train.loader import Loader
+from ov_encoder.train.loop import Loop
+from ov_encoder.train.parallel import Processes
+from ov_encoder.train.probe import Probe
+from ov_encoder.train.task import ClusterTask
+
+CONFIG, CLASSES = "config.json", "classes.json"
+
+
+@dataclass
+class Run:
+    """Everything that was put together; `fit` trains."""
+
+    config: TrainConfig
+    streams: dict[str, Stream]
+    task: ClusterTask
+    loader: Loader
+    loop: Loop
+    probe: Probe | None
+    resumed: bool
+
+    def fit(self, on_record: Callable[[dict[str, Any]], None] | None = None) -> None:
+        """Train to the end, or to a signal. See Loop.fit for errors."""
+        self.loop.fit(accumulate=self.config.batch.accumulate, probe=self.probe, on_record=on_record)
+
+
+def load_streams(config: TrainConfig) -> dict[str, Stream]:
+    """Samples and labels of every head.
+
+    Raises:
+        OvEncoderError, ValueError: see `data.training_set.gather`.
+    """
+    if not config.data:
+        raise ValueError("no data: give --data DIR (a manifest, class folders or tars)")
+    kinds = {head.name: head.kind for head in config.heads}
+    classes = {head.name: head.classes for head in config.heads}
+    return gather([asdict(data) for data in config.data], kinds, classes)
+
+
+def fresh_encoder(config: TrainConfig) -> OVEncoder:
+    """The encoder that a run starts from: `init`, or weights that depend on `seed` alone."""
+    if config.init is not None:
+        return load_model(config.init, dtype="float32").train()
+    encoder = OVEncoder(OVEncoderConfig.from_name(config.size, **config.encoder))
+    init_weights(encoder, std=encoder.config.initializer_range, generator=torch.Generator().manual_seed(config.seed))
+    return encoder.train()
+
+
+def prepare_run(config: TrainConfig, folder: Path, processes: Processes) -> Run:
+    """Put a run together and go on from its newest checkpoint, if it has one.
+
+    Raises:
+        OvEncoderError: data or checkpoints cannot be used. ValueError: settings that do not fit together.
+    """
+    streams = load_streams(config)
+    torch.manual_seed(config.seed + processes.rank)
+    encoder = fresh_encoder(config).to(processes.device)
+    encoder.set_gradient_checkpointing(config.loop.checkpointing)
+    patch = encoder.config.patch_size
+    task = ClusterTask(
+        encoder,
+        config.heads,
+        {name: stream.classes for name, stream in streams.items()},
+        optim=config.optim,
+        device=processes.device,
+        seed=config.seed,
+    )
+    loader = Loader(config, streams, patch=patch, rank=processes.rank, world=processes.world)
+    loop = Loop(
+        task,
+        loader,
+        optim=config.optim,
+        loop=config.loop,
+        processes=processes,
+        folder=folder,
+        describe={"config": config.to_dict(), "encoder": encoder.config.to_dict()},
+    )
+    if processes.first:
+        folder.mkdir(parents=True, exist_ok=True)
+        names = {name: stream.names for name, stream in streams.items() if stream.names}
+        write_atomically(folder / CLASSES, (json.dumps(names, indent=1) + "\n").encode())
+        write_atomically(folder / CONFIG, (json.dumps(config.to_dict(), indent=1) + "\n").encode())
+    probe = make_probe(config.probe, config, patch=patch) if config.probe and config.loop.probe_every else None
+    return Run(config, streams, task, loader, loop, probe, loop.resume())
+
+
+def make_probe(probe: ProbeConfig, config: TrainConfig, *, patch: int) -> Probe:
+    """Read and prepare the probe's samples, without augmentation.
+
+    Raises:
+        OvEncoderError, ValueError: the set cannot be read, or has no such split.
+    """
+    manifest = open_samples(probe.data.path, label=probe.data.label)
+    parts: list[list[tuple[PatchBatch, str]]] = []
+    for name in (probe.train, probe.test):
+        chosen = [s for s in manifest.split(name) if s.labels]
+        step = max(len(chosen) / probe.most, 1.0)  # spread over the split, which may be sorted by class
+        part = []
+        for i in range(min(len(chosen), probe.most)):
+            sample = chosen[int(i * step)]
+            part.append((evaluation_patches(sample.source(), sample.kind, config, patch=patch), sample.labels[0]))
+        if not part:
+            raise OvEncoderError(f"{probe.data.path}: no labelled sample in split {name!r}")
+        parts.append(part)
+    return Probe(parts[0], parts[1], k=probe.k)
+
+
+def evaluation_patches(source: Any, kind: str, config: TrainConfig, *, patch: int) -> PatchBatch:
+    """A sample as the run's encoder should see it when nothing is learned: whole, in codec mode if it is a video."""
+    from ov_encoder.patchify.api import patchify
+
+    picture = config.video.picture if kind == "video" else config.image
+    size = max(picture.sizes)
+    shape: Any = (size, size) if picture.aspect == "square" else size
+    if kind != "video":
+        return patchify(source, mode="image", size=shape, patch=patch)
+    video = config.video
+    return patchify(
+        source, mode="codec", size=shape, patch=patch, frames=video.frames, budget=video.budget,
+        anchors=video.anchors, signal=video.signal, camera=video.camera,
+    )  # fmt: skip
