@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from lmms_eval.api.instance import Instance
 from lmms_eval.api.model import lmms
-from tqdm import tqdm
+from rich.progress import track
 
 from ov_encoder.lmm.evaluate import generate, likelihood
 from ov_encoder.lmm.media import load
@@ -56,8 +56,8 @@ class OVEncoderForEval(lmms):
     def generate_until(self, requests: list[Instance]) -> list[str]:
         """The greedy answer to each request, cut at its stop words."""
         answers = []
-        for context, options, get_media, doc_id, task, split in tqdm(
-            [request.args for request in requests], desc="answering", disable=self.rank != 0
+        for context, options, get_media, doc_id, task, split in track(
+            [request.args for request in requests], description="answering", disable=self.rank != 0
         ):
             if sampling := {k: options[k] for k in _GENERATION if options.get(k) not in (None, 0, 0.0, 1, False)}:
                 raise ValueError(f"task {task} asks for {sampling}; this model answers greedily")
@@ -80,8 +80,8 @@ class OVEncoderForEval(lmms):
         """For each request (mean negative log likelihood of the continuation, whether it is what greedy decoding
         would say): lmms-eval takes the choice with the smallest first value."""
         found = []
-        for context, target, get_media, doc_id, task, split in tqdm(
-            [request.args for request in requests], desc="weighing", disable=self.rank != 0
+        for context, target, get_media, doc_id, task, split in track(
+            [request.args for request in requests], description="weighing", disable=self.rank != 0
         ):
             document = self.task_dict[task][split][doc_id]
             answer = target if isinstance(target, str) else target(document)
