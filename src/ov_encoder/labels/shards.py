@@ -4,7 +4,7 @@
     FOLDER/features-00000.parquet   one row per vector: id (string), shard (the .npy's name), row (int32)
     FOLDER/features-00001.npy ...
 
-All the .parquet files together are the index (`pyarrow.parquet.read_table(FOLDER)` reads them as one table). The
+All the .parquet files together are the index (`pyarrow.parquet.read_table(list_of_them)` gives one table). The
 .parquet of a shard is written after its .npy, both whole or not at all: a .npy without one is a killed run's and is
 not read. Rows are numbered through the shards in the order of their names.
 
@@ -315,11 +315,10 @@ def blocks(
     stop = len(source) if stop is None else stop
     cuts = [(low, min(low + rows, stop)) for low in range(start, stop, rows)]
     with ThreadPoolExecutor(1) as reader:
-        ahead = reader.submit(source.read, *cuts[0]) if cuts else None
-        for (low, _), following in zip(cuts, [*cuts[1:], None], strict=True):
-            assert ahead is not None
-            x_nD = ahead.result()
-            ahead = reader.submit(source.read, *following) if following else None
+        waiting = [reader.submit(source.read, *cut) for cut in cuts[:1]]
+        for number, (low, _) in enumerate(cuts):
+            x_nD = waiting.pop().result()
+            waiting += [reader.submit(source.read, *cut) for cut in cuts[number + 1 : number + 2]]
             yield low, x_nD
 
 
