@@ -1,8 +1,8 @@
 /* The arithmetic decoder that H.264 (9.3) and HEVC (9.3.4.3) share, with its exact fractional position in bits.
  *
- * `value` holds codIOffset in its upper part and `ahead` bits that the standard's decoder has not read yet below it;
- * so `range << ahead` is compared with it, and renormalisation only lowers `ahead`. A context is 7 bits:
- * pStateIdx << 1 | valMPS. Reading is bounded: past the end come zeros, and ovb_cabac_overran tells.
+ * `value` holds codIOffset in its top 10 bits (the first is spare, for bypass bins) and below it `ahead` bits that the
+ * standard's decoder has not read yet: range << OVB_TOP is compared with it. A context is 7 bits: pStateIdx << 1 |
+ * valMPS. Reading is bounded: past the end come zeros, and ovb_cabac_overran tells.
  */
 #ifndef OVB_CABAC_H
 #define OVB_CABAC_H
@@ -11,29 +11,30 @@
 
 #define OVB_POS_SHIFT 12 /* positions are in 1 / 4096 bit, so differences of blocks sum exactly */
 
+#define OVB_TOP 54
+
 extern const uint8_t ovb_cabac_lps[4][128];   /* rangeTabLPS by (range >> 6) & 3 and context */
-extern const uint8_t ovb_cabac_next[2][128];  /* context after an MPS, after an LPS */
+extern const uint8_t ovb_cabac_next[256];     /* context after an MPS, then after an LPS */
 extern const uint16_t ovb_cabac_log2[256];    /* log2 of a range of 256..511, in 1 / 4096 bit */
 
 typedef struct ovb_cabac {
     uint64_t value;
     uint32_t range; /* 256..510 between bins */
-    int ahead;      /* bits of `value` below codIOffset */
+    int ahead;      /* bits of `value` below codIOffset, at most OVB_TOP */
     const uint8_t *start, *next, *end;
     size_t past;    /* zero bytes supplied after the end */
 } ovb_cabac;
 
-static inline void ovb_cabac_fill(ovb_cabac *c) { /* 32 more bits; ahead < 16 */
-    uint32_t word;
+static inline void ovb_cabac_fill(ovb_cabac *c) { /* 32 more bits; -9 <= ahead <= 22 */
+    uint64_t word = 0;
     if (OVB_LIKELY(c->next < c->end)) { /* may read into the zero padding behind `end` */
         const uint8_t *p = c->next;
         word = (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | (uint32_t)p[3];
         c->next += 4;
     } else {
-        word = 0;
         c->past += 4;
     }
-    c->value = c->value << 32 | word;
+    c->value |= word << (OVB_TOP - 32 - c->ahead);
     c->ahead += 32;
 }
 
@@ -53,24 +54,24 @@ static inline int ovb_decision(ovb_cabac *c, uint8_t *context) {
     uint32_t state = *context;
     uint32_t lps = ovb_cabac_lps[(c->range >> 6) & 3][state];
     uint32_t range = c->range - lps;
-    uint64_t scaled = (uint64_t)range << c->ahead;
-    int is_lps = c->value >= scaled;
-    c->value -= is_lps ? scaled : 0;
-    range = is_lps ? lps : range;
-    *context = ovb_cabac_next[is_lps][state];
+    uint64_t scaled = (uint64_t)range << OVB_TOP;
+    uint64_t is_lps = (uint64_t)0 - (uint64_t)(c->value >= scaled); /* a mask: bins are hard to predict */
+    range += (lps - range) & (uint32_t)is_lps;
+    *context = ovb_cabac_next[(is_lps & 128) + state];
     int shift = __builtin_clz(range) - 23;
+    c->value = (c->value - (scaled & is_lps)) << shift;
     c->range = range << shift;
     c->ahead -= shift;
-    return (int)(state & 1) ^ is_lps;
+    return (int)((state ^ (uint32_t)is_lps) & 1);
 }
 
 static inline int ovb_bypass(ovb_cabac *c) {
     if (OVB_UNLIKELY(c->ahead < 8)) ovb_cabac_fill(c);
     c->ahead--;
-    uint64_t scaled = (uint64_t)c->range << c->ahead;
-    int bin = c->value >= scaled;
-    c->value -= bin ? scaled : 0;
-    return bin;
+    uint64_t scaled = (uint64_t)c->range << OVB_TOP, value = c->value << 1;
+    uint64_t bin = (uint64_t)0 - (uint64_t)(value >= scaled);
+    c->value = value - (scaled & bin);
+    return (int)(bin & 1);
 }
 
 /* n bypass bins, first one highest, 0 <= n <= 32. */
@@ -84,13 +85,13 @@ static inline uint32_t ovb_bypass_bins(ovb_cabac *c, int n) {
 static inline int ovb_terminate(ovb_cabac *c) {
     if (OVB_UNLIKELY(c->ahead < 8)) ovb_cabac_fill(c);
     uint32_t range = c->range - 2;
-    uint64_t scaled = (uint64_t)range << c->ahead;
-    if (c->value >= scaled) {
+    if (c->value >= (uint64_t)range << OVB_TOP) {
         c->range = 256; /* 2, renormalised: 7 more bits are read */
         c->ahead -= 7;
         return 1;
     }
     int shift = range < 256;
+    c->value <<= shift;
     c->range = range << shift;
     c->ahead -= shift;
     return 0;

@@ -201,7 +201,7 @@ int h264_cabac_skip(h264 *h);
 int h264_cabac_mb_type(h264 *h);
 int h264_cabac_sub_type(h264 *h);
 int h264_cabac_ref(h264 *h, int ctx);
-int h264_cabac_mvd(h264 *h, int base, int sum, int *magnitude);
+void h264_cabac_mvd(h264 *h, const uint8_t left[2], const uint8_t above[2], int mvd[2], uint8_t magnitude[2]);
 int h264_cabac_cbp(h264 *h);
 int h264_cabac_qp_delta(h264 *h);
 int h264_cabac_chroma_mode(h264 *h);

@@ -87,37 +87,48 @@ int h264_cabac_ref(h264 *h, int ctx) {
     return ref;
 }
 
-/* One component of mvd; base 40 (x) or 47 (y), sum: of the neighbours' magnitudes. */
-int h264_cabac_mvd(h264 *h, int base, int sum, int *magnitude) {
+/* One component of mvd. sum: of the neighbours' magnitudes. */
+static inline int component(ovb_cabac *c, uint8_t *context, int sum, uint8_t *magnitude) {
     *magnitude = 0;
-    if (!bin(h, base + (sum > 2) + (sum > 32))) return 0;
-    int value = 1, ctx = base + 3;
-    while (value < 9 && bin(h, ctx)) {
+    if (!ovb_decision(c, context + (sum > 2) + (sum > 32))) return 0;
+    int value = 1, ctx = 3;
+    while (value < 9 && ovb_decision(c, context + ctx)) {
         if (value < 4) ctx++;
         value++;
     }
     if (value == 9) {
         int k = 3;
-        while (ovb_bypass(&h->cabac)) {
+        while (ovb_bypass(c)) {
             value += 1 << k;
             if (++k > 20) break; /* far beyond any legal vector */
         }
-        value += (int)ovb_bypass_bins(&h->cabac, k);
+        value += (int)ovb_bypass_bins(c, k);
     }
-    *magnitude = value > 70 ? 70 : value; /* more makes no difference in a sum compared with 32 */
-    return ovb_bypass(&h->cabac) ? -value : value;
+    *magnitude = (uint8_t)(value > 70 ? 70 : value); /* more makes no difference in a sum compared with 32 */
+    return ovb_bypass(c) ? -value : value;
+}
+
+void h264_cabac_mvd(h264 *h, const uint8_t left[2], const uint8_t above[2], int mvd[2], uint8_t magnitude[2]) {
+    ovb_cabac c = h->cabac; /* a local copy lives in registers */
+    mvd[0] = component(&c, h->context + 40, left[0] + above[0], &magnitude[0]);
+    mvd[1] = component(&c, h->context + 47, left[1] + above[1], &magnitude[1]);
+    h->cabac = c;
 }
 
 int h264_cabac_cbp(h264 *h) {
     int a = h->a ? ~h->a->cbp : 0, b = h->b ? ~h->b->cbp : 0, cbp;
-    cbp = bin(h, 73 + (a >> 1 & 1) + 2 * (b >> 2 & 1));
-    cbp |= bin(h, 73 + !(cbp & 1) + 2 * (b >> 3 & 1)) << 1;
-    cbp |= bin(h, 73 + (a >> 3 & 1) + 2 * !(cbp & 1)) << 2;
-    cbp |= bin(h, 73 + !(cbp & 4) + 2 * !(cbp & 2)) << 3;
+    ovb_cabac c = h->cabac;
+    uint8_t *luma = h->context + 73, *chroma = h->context + 77;
+    cbp = ovb_decision(&c, luma + (a >> 1 & 1) + 2 * (b >> 2 & 1));
+    cbp |= ovb_decision(&c, luma + !(cbp & 1) + 2 * (b >> 3 & 1)) << 1;
+    cbp |= ovb_decision(&c, luma + (a >> 3 & 1) + 2 * !(cbp & 1)) << 2;
+    cbp |= ovb_decision(&c, luma + !(cbp & 4) + 2 * !(cbp & 2)) << 3;
     if (h->sps.chroma == 1 || h->sps.chroma == 2) {
         int left = h->a ? h->a->cbp >> 4 : 0, above = h->b ? h->b->cbp >> 4 : 0;
-        if (bin(h, 77 + (left != 0) + 2 * (above != 0))) cbp |= 16 << bin(h, 81 + (left == 2) + 2 * (above == 2));
+        if (ovb_decision(&c, chroma + (left != 0) + 2 * (above != 0)))
+            cbp |= 16 << ovb_decision(&c, chroma + 4 + (left == 2) + 2 * (above == 2));
     }
+    h->cabac = c;
     return cbp;
 }
 

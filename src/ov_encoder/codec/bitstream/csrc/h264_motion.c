@@ -128,25 +128,28 @@ static ovb_mv predict_half(const h264_motion *m, int x, int y, int wide, int wan
     return m->ref[first] == want ? m->mv[first] : predict(m, x, y, wide, want);
 }
 
-static int read_vector(h264 *h, int list, int x, int y, int wide, int high, ovb_mv mv) {
+static inline void fill_vector(h264_motion *m, int x, int y, int wide, int high, ovb_mv mv) {
+    for (int j = 0; j < high; j++)
+        for (int i = 0; i < wide; i++) m->mv[AT(x + i, y + j)] = mv;
+}
+
+/* The vector of a block: its prediction and what the stream adds to it. */
+static inline void read_vector(h264 *h, int list, int x, int y, int wide, int high, ovb_mv mv) {
     h264_motion *m = &h->motion[list];
     if (h->pps.cabac) {
-        const uint8_t *left = m->mvd[AT(x - 1, y)], *above = m->mvd[AT(x, y - 1)];
-        int big_x, big_y;
-        mv.x = (int16_t)(mv.x + h264_cabac_mvd(h, 40, left[0] + above[0], &big_x));
-        mv.y = (int16_t)(mv.y + h264_cabac_mvd(h, 47, left[1] + above[1], &big_y));
-        for (int j = 0; j < high; j++)
-            for (int i = 0; i < wide; i++) {
-                m->mvd[AT(x + i, y + j)][0] = (uint8_t)big_x;
-                m->mvd[AT(x + i, y + j)][1] = (uint8_t)big_y;
-            }
+        int mvd[2];
+        uint8_t big[2];
+        h264_cabac_mvd(h, m->mvd[AT(x - 1, y)], m->mvd[AT(x, y - 1)], mvd, big);
+        mv.x = (int16_t)(mv.x + mvd[0]);
+        mv.y = (int16_t)(mv.y + mvd[1]);
+        if (big[0] | big[1]) /* the others are 0 from the start */
+            for (int j = 0; j < high; j++)
+                for (int i = 0; i < wide; i++) memcpy(m->mvd[AT(x + i, y + j)], big, 2);
     } else {
         mv.x = (int16_t)((uint32_t)mv.x + (uint32_t)ovb_se(&h->bits));
         mv.y = (int16_t)((uint32_t)mv.y + (uint32_t)ovb_se(&h->bits));
     }
-    for (int j = 0; j < high; j++)
-        for (int i = 0; i < wide; i++) m->mv[AT(x + i, y + j)] = mv;
-    return 0;
+    fill_vector(m, x, y, wide, high, mv);
 }
 
 /* --- reference indices ----------------------------------------------------------------------------------------- */
@@ -255,7 +258,6 @@ int h264_inter_motion(h264 *h, int mb_type) {
                 read_vector(h, list, x, 0, 2, 4, predict_half(m, x, 0, 2, ref));
             } else {
                 int wide = shape[k] < 2 ? 2 : 1, high = shape[k] & 1 ? 1 : 2;
-                if (shape[k] == 3) high = 1;
                 if (shape[k]) small |= 1 << k;
                 for (int j = 0; j < 2; j += high)
                     for (int i = 0; i < 2; i += wide)
