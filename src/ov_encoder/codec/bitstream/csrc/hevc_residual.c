@@ -22,6 +22,7 @@ typedef struct scaler {
     int shift, log2, bypass, skip, skip_shift;
     int count;              /* coefficients so far */
     int64_t sum, dc;        /* of squares; of the only coefficient at 0 */
+    int64_t cell[16];       /* bypass: sums of 8x8 cells, where levels are samples */
 } scaler;
 
 static void start_scaler(const hevc *h, scaler *s, int log2, int skip) {
@@ -40,7 +41,10 @@ static void start_scaler(const hevc *h, scaler *s, int log2, int skip) {
 static inline void add_level(scaler *s, int64_t level, int position) {
     int64_t d = level;
     s->count++;
-    if (!s->bypass) {
+    if (s->bypass) {
+        int n = 1 << s->log2;
+        s->cell[(position >> s->log2 >> 3) * 4 + ((position & (n - 1)) >> 3)] += d * d;
+    } else {
         d = (level * s->scale * (s->factor ? s->factor[position] : 16) + ((int64_t)1 << (s->shift - 1))) >> s->shift;
         d = d < -32768 ? -32768 : d > 32767 ? 32767 : d;
         if (s->skip) d = (d * 128 + ((int64_t)1 << (s->skip_shift - 1))) >> s->skip_shift;
@@ -49,16 +53,23 @@ static inline void add_level(scaler *s, int64_t level, int position) {
     s->sum += d * d;
 }
 
-static double energy_of(const hevc *h, const scaler *s) {
+static void keep_energy(hevc *h, int x, int y, const scaler *s) {
     double n2 = (double)(1 << (2 * s->log2)), to_8bit = 1.0 / (double)((int64_t)1 << (2 * (h->sps->depth_luma - 8)));
-    if (s->bypass || s->skip) return (double)s->sum * to_8bit;
+    double energy = (double)s->sum * n2 / 16384;
+    if (s->bypass && s->log2 > 3) {
+        for (int i = 0; i < 16; i++)
+            if (s->cell[i]) hevc_keep_energy(h, x + (i & 3) * 8, y + (i >> 2) * 8, 3, (double)s->cell[i] * to_8bit);
+        return;
+    }
     int sine = h->cu.intra && s->log2 == 2;
-    if (s->count == 1 && s->sum == s->dc * s->dc && !sine) { /* every sample is the same */
+    if (s->bypass || s->skip) {
+        energy = (double)s->sum * to_8bit;
+    } else if (s->count == 1 && s->sum == s->dc * s->dc && !sine) { /* every sample is the same */
         int64_t r = (64 * s->dc + 64) >> 7;
         r = (64 * r + ((int64_t)1 << (s->skip_shift - 1))) >> s->skip_shift;
-        return n2 * (double)(r * r) * to_8bit;
+        energy = n2 * (double)(r * r) * to_8bit;
     }
-    return (double)s->sum * n2 / 16384;
+    hevc_keep_energy(h, x, y, s->log2, energy);
 }
 
 /* coeff_abs_level_remaining (9.3.3.11) */
@@ -182,5 +193,5 @@ void hevc_read_residual(hevc *h, int x, int y, int log2, int component, int scan
         }
     }
     h->cabac = c;
-    if (!chroma) hevc_keep_energy(h, x, y, log2, energy_of(h, &scaler));
+    if (!chroma) keep_energy(h, x, y, &scaler);
 }
