@@ -116,7 +116,8 @@ def fit_kmeans(
         tolerance: stop when the inertia falls by less than this share of itself; 0: never.
         seed: of init, batches and splits.
         engine: "torch" (this package, all options), "faiss" (rows in memory, CPU, full Lloyd, no checkpoint, one
-            process; L2 through its SuperKMeans where that applies), or "auto": see docs/labels.md for what it takes.
+            process; L2 through its SuperKMeans where that applies), or "auto": torch, which was measured to be as
+            fast and can be killed (docs/labels.md).
         device: "cpu", "cuda", "cuda:1", ...; None: a GPU if there is one.
         checkpoint: folder for the state after every iteration. The same call goes on from there, bit for bit.
         progress: called with the record of each iteration.
@@ -128,9 +129,8 @@ def fit_kmeans(
     source = as_vectors(features)
     _check(source, k, metric, init, iterations, batch, tolerance, engine)
     start_KD = _given_start(init, k, source.dim, metric) if isinstance(init, np.ndarray) else None
-    limits = faiss_limits(batch=batch, tolerance=tolerance, device=device, checkpoint=checkpoint is not None)
     if engine == "faiss":
-        if limits:
+        if limits := _beyond_faiss(batch, tolerance, device, checkpoint):
             raise ValueError(f"engine 'faiss' cannot do {limits}; use engine 'torch'")
         from ov_encoder.labels.kmeans_faiss import fit_faiss
 
@@ -157,15 +157,18 @@ def fit_kmeans(
     return Centres(state.centres_KD.cpu().numpy(), metric, state.weight_K.cpu().numpy(), state.history)
 
 
-def faiss_limits(*, batch: int | None, tolerance: float, device: str | None, checkpoint: bool) -> str:
+def _beyond_faiss(batch: int | None, tolerance: float, device: str | None, checkpoint: str | Path | None) -> str:
     """What of these options faiss does not do, in words; "" if it does all."""
-    found = [
-        *(["mini-batches"] if batch else []),
-        *(["a tolerance"] if tolerance else []),
-        *(["checkpoints"] if checkpoint else []),
-        *([f"device {device!r}"] if device not in (None, "cpu") else []),
-    ]
-    return ", ".join(found)
+    import torch.distributed as dist
+
+    asked = {
+        "mini-batches": batch,
+        "a tolerance": tolerance,
+        "checkpoints": checkpoint,
+        f"device {device!r}": device not in (None, "cpu"),
+        "several processes": dist.is_initialized(),
+    }
+    return ", ".join(name for name, wanted in asked.items() if wanted)
 
 
 def _check(

@@ -59,7 +59,9 @@ def fit_faiss(
         )  # fmt: skip
         clustering.train(x_ND, init_centroids=np.ascontiguousarray(start_KD, np.float32))
         centres_KD = clustering.centroids
-        records = [(s["obj"], s["time"], s["nsplit"]) for s in clustering.iteration_stats]
+        stats = clustering.iteration_stats
+        times = [0.0, *(s["time"] for s in stats)]  # since the start, unlike those of SuperKMeans
+        records = [(s["obj"], t - before, s["nsplit"]) for s, t, before in zip(stats, times[1:], times, strict=False)]
     history = []
     for number, (total, seconds, empty) in enumerate(records):
         inertia = total / len(x_ND) if metric == "l2" else 2 - 2 * total / len(x_ND)
