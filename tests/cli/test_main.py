@@ -19,6 +19,15 @@ COMMANDS = {
     "bench": "FILE --model --repeat --device --dtype +patch",
 }
 MEMBERS = {  # of groups
+    "label run": "CONFIG --dry-run",
+    "label index": "SOURCES... --out --label --engine --workers --timeout",
+    "label dedup": "MANIFEST --out --no-near --radius",
+    "label features": "MANIFEST --out --kind --duplicates --teacher --device --frames --pooling --engine --workers "
+    "--timeout",
+    "label kmeans": "FEATURES --out --k --metric --init --iterations --batch --seed --hierarchical --device",
+    "label assign": "FOLDER --top --method --device --engine --workers",
+    "label ocr": "MANIFEST --out --duplicates --min-images --most-words --tags --engine --workers --timeout",
+    "label report": "OUT --no-pixels --clusters --workers",
     "lmm ask": "FILE QUESTION --model --mode --budget --max-new-tokens --show --device",
     "lmm eval": "QUESTIONS --model --out --mode --budget --blind --max-new-tokens --device",
 }

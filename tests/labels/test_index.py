@@ -14,6 +14,7 @@ from ov_encoder.data.manifest import read_manifest
 from ov_encoder.errors import OvEncoderError
 from ov_encoder.labels.index import COLUMNS, build_index, list_sources, listing_digest
 from ov_encoder.labels.phash import phash
+from tests.labels.inline import blocks_inline  # noqa: F401
 from tests.labels.media import make_media, picture
 
 
@@ -25,7 +26,7 @@ def media(tmp_path_factory):
 @pytest.fixture(scope="module")
 def rows(media, tmp_path_factory):
     out = tmp_path_factory.mktemp("index") / "manifest.parquet"
-    counts = build_index([media], out, rows=4, workers=2)
+    counts = build_index([media], out, rows=4)
     assert counts == {"samples": 9, "ok": 6, "bad": 3, "images": 4, "videos": 2}
     return {row["id"]: row for row in pq.read_table(out).to_pylist()}
 
@@ -114,7 +115,7 @@ def test_members_of_tars_are_samples_with_their_bytes(media, tmp_path, rows):
     shards.mkdir()
     pack(shards / "0.tar", media, ["a/0.png", "b/broken.png"], {"a/0.png": "cat"})
     pack(shards / "1.tar", media, ["clips/disc.mp4"], {})
-    counts = build_index([shards], tmp_path / "m.parquet", workers=2)
+    counts = build_index([shards], tmp_path / "m.parquet")
     assert counts == {"samples": 3, "ok": 2, "bad": 1, "images": 1, "videos": 1}
     first, second = read_manifest(tmp_path / "m.parquet").samples
     assert (first.id, first.labels, second.id) == ("0.tar/a_0.png", ("cat",), "1.tar/clips_disc.mp4")

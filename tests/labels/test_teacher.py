@@ -15,6 +15,7 @@ from ov_encoder.labels.index import build_index
 from ov_encoder.labels.shards import open_features
 from ov_encoder.labels.teacher import load_teacher
 from tests import clips
+from tests.labels.inline import blocks_inline  # noqa: F401
 from tests.labels.media import make_media, picture
 
 

@@ -10,8 +10,8 @@ from importlib import import_module
 from typing import Any
 
 # Each is a function of its name in a file of its name; a group is a file whose COMMANDS are its functions.
-COMMANDS = ("demo", "inspect", "encode", "view", "models", "bench", "pretrain", "export")
-GROUPS = ("lmm",)
+COMMANDS = ("demo", "inspect", "encode", "view", "models", "bench", "pretrain", "export", "probe")
+GROUPS = ("label", "lmm")
 DESCRIPTION = """From any image or video to tokens, by what its codec knows.
 
 Start with `ov-encoder demo`; `ov-encoder COMMAND --help` explains each command with an example."""

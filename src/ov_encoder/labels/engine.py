@@ -32,6 +32,7 @@ ENGINES = ("local", "ray")
 TIMEOUT_S = 120.0
 _DEATHS = 2  # processes that may end at one row before it is blamed
 _ATTEMPTS = 16  # of one block: enough for seven bad rows in it
+_TOGETHER = 64  # samples that wait in memory as `read` gave them
 _BLOCK_S = 7 * 24 * 3600.0  # hangs are ended row by row, within the process
 
 
@@ -68,8 +69,11 @@ class Work(Protocol):
     def read(self, row: Any) -> Any:
         """Read one sample. An OvEncoderError makes it `Failed`; the process may also die here."""
 
+    def finish(self, found: Sequence[Any]) -> Sequence[Any]:
+        """What `read` gave for some samples, made into what is kept of each (a batch through a network)."""
+
     def write(self, block: Block, rows: Sequence[Any], found: Sequence[Any]) -> None:
-        """Finish the block and write its file; `found` has what `read` gave, or Failed, for each row."""
+        """Write the block's file; `found` has what `finish` gave, or Failed, for each row."""
 
     def done(self, block: Block) -> bool:
         """Whether the block's file is there."""
@@ -128,23 +132,28 @@ def run_block(work: Work, block: Block, *, folder: Path, timeout_s: float) -> Ta
         return Tally(block.number, len(rows), 0)
     deaths = _deaths(note)
     found: list[Any] = []
+    waiting: list[Any] = []
     with note.open("a") as at, Path(os.devnull).open("w") as nowhere:
         at.write("start\n")
         for number, row in enumerate(rows):
             if deaths[number] >= _DEATHS:
-                found.append(Failed(f"its process died, or took over {timeout_s:g} s, {_DEATHS} times"))
-                continue
-            at.write(f"{number}\n")
-            at.flush()
-            faulthandler.dump_traceback_later(timeout_s, exit=True, file=nowhere)  # ends even C code that loops
-            try:
-                found.append(work.read(row))
-            except OvEncoderError as e:
-                found.append(Failed(str(e)))
-            finally:
-                faulthandler.cancel_dump_traceback_later()
-        at.write("write\n")
-        at.flush()
+                waiting.append(Failed(f"its process died, or took over {timeout_s:g} s, {_DEATHS} times"))
+            else:
+                at.write(f"{number}\n")
+                at.flush()
+                faulthandler.dump_traceback_later(timeout_s, exit=True, file=nowhere)  # ends even C code that loops
+                try:
+                    waiting.append(work.read(row))
+                except OvEncoderError as e:
+                    waiting.append(Failed(str(e)))
+                finally:
+                    faulthandler.cancel_dump_traceback_later()
+            if len(waiting) == _TOGETHER or number == len(rows) - 1:
+                at.write("finish\n")  # from here no row is in hand
+                at.flush()
+                finished = iter(work.finish([w for w in waiting if not isinstance(w, Failed)]))
+                found += [w if isinstance(w, Failed) else next(finished) for w in waiting]
+                waiting = []
         work.write(block, rows, found)
     note.unlink(missing_ok=True)
     failed = sum(isinstance(f, Failed) for f in found)

@@ -31,7 +31,7 @@ from ov_encoder.patchify.sampling import chunk_slots
 Pooling = Literal["concat", "mean"]
 POOLINGS = ("concat", "mean")
 FRAMES = 8
-BLOCK_ROWS = 256  # samples of a block, which becomes a shard: what a kill can cost, and 300 MB of frames of videos
+BLOCK_FRAMES = 256  # of a block, which becomes a shard: what a kill can cost
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,24 +53,24 @@ class Extraction:
         teacher = load_teacher(self.teacher, device=self.device)
         return read_frames(row.source(), self.frames, short=teacher.short, size=teacher.size)
 
+    def finish(self, found: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
+        """The vector of each sample, float16."""
+        if not found:
+            return []
+        teacher = load_teacher(self.teacher, device=self.device)
+        x_ND = teacher.encode(np.concatenate(found))
+        return [pool(x_TD, self.pooling).astype(np.float16) for x_TD in x_ND.reshape(len(found), self.frames, -1)]
+
     def write(self, block: Block, rows: Sequence[Sample], found: Sequence[Any]) -> None:
         """Vectors of the block as a shard, reasons of those that have none beside it."""
-        teacher = load_teacher(self.teacher, device=self.device)
-        frames = [f for f in found if not isinstance(f, Failed)]
-        x_ND = teacher.encode(np.concatenate(frames)) if frames else np.empty((0, teacher.dim), np.float32)
-        parts = np.split(x_ND, np.cumsum([len(f) for f in frames])[:-1]) if frames else []
-        vectors = [pool(part_TD, self.pooling) for part_TD in parts]
-        width = teacher.dim * (self.frames if self.pooling == "concat" else 1)
-        x_nD = np.stack(vectors) if vectors else np.empty((0, width))
-        failed = [
-            {"id": row.id, "reason": f.reason} for row, f in zip(rows, found, strict=True) if isinstance(f, Failed)
-        ]
-        self.folder.mkdir(parents=True, exist_ok=True)
+        given = {row.id: f for row, f in zip(rows, found, strict=True) if not isinstance(f, Failed)}
+        failed = {row.id: f.reason for row, f in zip(rows, found, strict=True) if isinstance(f, Failed)}
         if failed:
-            lines = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in failed)
-            write_atomically(self.folder / f"failed-{block.number:05d}.jsonl", lines.encode())
-        ids = [row.id for row, f in zip(rows, found, strict=True) if not isinstance(f, Failed)]
-        write_shard(self.folder, block.number, ids, x_nD.astype(np.float16))
+            lines = [json.dumps({"id": name, "reason": why}, ensure_ascii=False) + "\n" for name, why in failed.items()]
+            write_atomically(self.folder / f"failed-{block.number:05d}.jsonl", "".join(lines).encode())
+        width = load_teacher(self.teacher, device=self.device).dim * (self.frames if self.pooling == "concat" else 1)
+        x_nD = np.stack(list(given.values())) if given else np.empty((0, width), np.float16)
+        write_shard(self.folder, block.number, list(given), x_nD)
 
     def done(self, block: Block) -> bool:
         """Whether the shard's index, which is written last, is there."""
@@ -87,7 +87,7 @@ def extract_features(
     pooling: Pooling = "concat",
     engine: Engine = "local",
     workers: int = 1,
-    rows: int = BLOCK_ROWS,
+    rows: int = 0,
     timeout_s: float = TIMEOUT_S,
     progress: Callable[[Tally], None] | None = None,
 ) -> dict[str, Any]:
@@ -101,7 +101,7 @@ def extract_features(
         frames: of each sample.
         pooling: "concat" (frames side by side, the paper's) or "mean".
         engine: see `engine.run_blocks`; so workers, timeout_s, progress.
-        rows: samples of a block, which becomes a shard.
+        rows: samples of a block, which becomes a shard; 0: so many that they have 256 frames. Raise it for millions.
 
     Returns:
         "samples" that have a vector, "failed", "dim".
@@ -116,7 +116,7 @@ def extract_features(
         raise ValueError(f"frames must be at least 1, got {frames}")
     if not samples:
         raise ValueError("no samples to take features of")
-    out = Path(out)
+    out, rows = Path(out), rows or max(1, BLOCK_FRAMES // frames)
     loaded = load_teacher(teacher, device=device)  # here first: one clear error instead of one for each worker
     work = Extraction(out, teacher, device, frames, pooling)
     blocks = cut_blocks(list(samples), rows)

@@ -63,7 +63,7 @@ class Indexing:
         """Files as they are, tars as their members."""
         rows: list[Sample | Damaged] = []
         for row in block.rows:
-            rows += _members(row) if isinstance(row, Tar) else [row]
+            rows += members(row) if isinstance(row, Tar) else [row]
         return rows
 
     def read(self, row: Sample | Damaged) -> dict[str, Any]:
@@ -89,6 +89,10 @@ class Indexing:
             "sha256": digest.hexdigest(),
             "phash": _phash(source, limits) if still else None,
         }
+
+    def finish(self, found: Sequence[Any]) -> Sequence[Any]:
+        """As read."""
+        return found
 
     def write(self, block: Block, rows: Sequence[Sample | Damaged], found: Sequence[Any]) -> None:
         """The block's rows as a parquet file."""
@@ -209,7 +213,7 @@ def _list_source(source: Path, before: str, label: str) -> list[Sample | Tar]:
     return [Sample(before + as_text(name), str(Path(path).resolve()), "") for path, name in media]
 
 
-def _members(tar: Tar) -> list[Sample | Damaged]:
+def members(tar: Tar) -> list[Sample | Damaged]:
     """The media of a tar, each with offset and length; `KEY.cls` beside `KEY.*` is the label.
 
     A tar that ends too early gives the members before the cut, and a row that says where it ends.

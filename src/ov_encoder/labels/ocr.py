@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import io
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +51,10 @@ class Reading:
         """Lines of text in one image."""
         return read_text(row.source())
 
+    def finish(self, found: Sequence[Any]) -> Sequence[Any]:
+        """As read."""
+        return found
+
     def write(self, block: Block, rows: Sequence[Sample], found: Sequence[Any]) -> None:
         """Lines and words of the block."""
         import pyarrow as pa
@@ -71,53 +76,79 @@ class Reading:
         return self.folder / f"part-{block.number:06d}.parquet"
 
 
-def tag_images(
+def read_texts(
     samples: Sequence[Sample],
-    out: str | Path,
+    folder: str | Path,
     *,
-    min_images: int = MIN_IMAGES,
-    most_words: int = MOST_WORDS,
-    tags: int = TAGS,
     engine: Engine = "local",
     workers: int = 1,
     rows: int = BLOCK_ROWS,
     timeout_s: float = TIMEOUT_S,
     progress: Callable[[Tally], None] | None = None,
 ) -> dict[str, int]:
-    """Read the text of images and write vocabulary and tags; goes on after a kill from the last whole block.
+    """Read the text of images into parts; goes on after a kill from the last whole block.
 
     Args:
         samples: images.
-        out: folder.
-        min_images: a word of fewer images becomes no tag.
-        most_words: of the vocabulary.
-        tags: at most so many for one image, drawn without bias where there are more.
+        folder: OUT/text.
         engine: see `engine.run_blocks`; so workers, timeout_s, progress.
         rows: images of a block.
 
     Returns:
-        "images", "with_text" (any line), "with_tags", "vocabulary", "failed".
+        "images", "with_text" (any line), "failed".
 
     Raises:
-        ValueError: no samples, wrong bounds, or OUT/text of other images.
+        ValueError: no samples, or a folder of other images.
         OvEncoderError: the reader is not installed.
     """
     if not samples:
         raise ValueError("no images to read")
+    _reader()  # here first: one clear error instead of one for each worker
+    folder = Path(folder)
+    work = Reading(folder)
+    blocks = cut_blocks(list(samples), rows)
+    with locked(folder):
+        chosen = {"samples": samples_digest(samples), "rows": rows}
+        agree_on_options(folder, chosen, sum(work.done(block) for block in blocks))
+        run_blocks(work, blocks, folder, engine=engine, workers=workers, timeout_s=timeout_s, progress=progress)
+    counts = {"images": 0, "with_text": 0, "failed": 0}
+    for row in _rows(folder):
+        counts["images"] += 1
+        counts["with_text"] += bool(row["lines"])
+        counts["failed"] += bool(row["reason"])
+    return counts
+
+
+def tag_images(
+    folder: str | Path,
+    out: str | Path,
+    *,
+    min_images: int = MIN_IMAGES,
+    most_words: int = MOST_WORDS,
+    tags: int = TAGS,
+) -> dict[str, int]:
+    """Write OUT/vocabulary.parquet and OUT/ocr.parquet of texts that were read.
+
+    Args:
+        folder: what `read_texts` wrote.
+        out: folder.
+        min_images: a word of fewer images becomes no tag.
+        most_words: of the vocabulary.
+        tags: at most so many for one image, drawn without bias where there are more.
+
+    Returns:
+        "vocabulary" (words), "images", "with_tags".
+
+    Raises:
+        ValueError: a bound below 1. OvEncoderError: no texts there.
+    """
     if tags < 1:
         raise ValueError(f"tags must be at least 1, got {tags}")
-    _reader()  # here first: one clear error instead of one for each worker
-    out = Path(out)
-    work = Reading(out / "text")
-    blocks = cut_blocks(list(samples), rows)
-    with locked(out / "text"):
-        chosen = {"samples": samples_digest(samples), "rows": rows}
-        agree_on_options(out / "text", chosen, sum(work.done(block) for block in blocks))
-        run_blocks(work, blocks, out / "text", engine=engine, workers=workers, timeout_s=timeout_s, progress=progress)
-        parts = [work._part(block) for block in blocks]
-        vocabulary = build_vocabulary((row["words"] for row in _rows(parts)), min_images=min_images, most=most_words)
-        save_vocabulary(out / "vocabulary.parquet", vocabulary)
-        return {"vocabulary": len(vocabulary)} | _write_tags(parts, out / "ocr.parquet", vocabulary, tags)
+    folder, out = Path(folder), Path(out)
+    vocabulary = build_vocabulary((row["words"] for row in _rows(folder)), min_images=min_images, most=most_words)
+    out.mkdir(parents=True, exist_ok=True)
+    save_vocabulary(out / "vocabulary.parquet", vocabulary)
+    return {"vocabulary": len(vocabulary)} | _write_tags(folder, out / "ocr.parquet", vocabulary, tags)
 
 
 def read_text(source: Source) -> list[str]:
@@ -145,35 +176,50 @@ def _reader() -> Any:
     return RapidOCR(intra_op_num_threads=1, inter_op_num_threads=1)
 
 
-def _write_tags(parts: Sequence[Path], path: Path, vocabulary: dict[str, int], most: int) -> dict[str, int]:
+def _write_tags(folder: Path, path: Path, vocabulary: dict[str, int], most: int) -> dict[str, int]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     tag_of = {word: tag for tag, word in enumerate(vocabulary)}
     schema = pa.schema([("id", pa.string()), ("tags", pa.list_(pa.int32())), ("words", pa.int32())])
-    counts = {"images": 0, "with_text": 0, "with_tags": 0, "failed": 0}
+    counts = {"images": 0, "with_tags": 0}
     half = path.with_name(f".{path.name}{PART}")
-    with pq.ParquetWriter(half, schema) as writer:
-        for part in parts:
-            out = []
-            for row in _rows([part]):
-                tags = tags_of(row["id"], row["words"], tag_of, most=most)
-                known = sum(word in tag_of for word in row["words"])
-                out.append({"id": row["id"], "tags": tags, "words": known})
-                counts["images"] += 1
-                counts["with_text"] += bool(row["lines"])
-                counts["with_tags"] += bool(tags)
-                counts["failed"] += bool(row["reason"])
-            writer.write_table(pa.Table.from_pylist(out, schema=schema))
+    with half.open("wb") as f:
+        with pq.ParquetWriter(f, schema) as writer:
+            for part in _parts(folder):
+                out = []
+                for row in _rows_of(part):
+                    tags = tags_of(row["id"], row["words"], tag_of, most=most)
+                    out.append({"id": row["id"], "tags": tags, "words": sum(word in tag_of for word in row["words"])})
+                    counts["images"] += 1
+                    counts["with_tags"] += bool(tags)
+                writer.write_table(pa.Table.from_pylist(out, schema=schema))
+        f.flush()
+        os.fsync(f.fileno())
     half.replace(path)
     return counts
 
 
-def _rows(parts: Sequence[Path]) -> Iterator[dict[str, Any]]:
+def _parts(folder: Path) -> list[Path]:
+    parts = sorted(folder.glob("part-*.parquet"))
+    if not parts:
+        raise OvEncoderError(f"{folder}: holds no texts (part-000000.parquet); read them first")
+    return parts
+
+
+def _rows(folder: Path) -> Iterator[dict[str, Any]]:
+    for part in _parts(folder):
+        yield from _rows_of(part)
+
+
+def _rows_of(part: Path) -> list[dict[str, Any]]:
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    for part in parts:
-        yield from pq.ParquetFile(part).read().to_pylist()
+    try:
+        return pq.ParquetFile(part).read().to_pylist()
+    except (pa.ArrowException, OSError) as e:
+        raise OvEncoderError(f"{part}: cannot be read as texts; delete it to read them again: {e}") from e
 
 
 def _parquet(table: pa.Table) -> bytes:
