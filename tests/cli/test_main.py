@@ -28,6 +28,7 @@ MEMBERS = {  # of groups
     "label assign": "FOLDER --top --method --device --engine --workers",
     "label ocr": "MANIFEST --out --duplicates --min-images --most-words --tags --engine --workers --timeout",
     "label report": "OUT --no-pixels --clusters --workers",
+    "lmm train": "--data --out --encoder --llm --init --stage --lora --steps --set --device",
     "lmm ask": "FILE QUESTION --model --mode --budget --max-new-tokens --show --device",
     "lmm eval": "QUESTIONS --model --out --mode --budget --blind --max-new-tokens --device",
 }

@@ -1,4 +1,4 @@
-"""A language model that sees: ask it about images and videos, and measure its answers.
+"""A language model that sees: train it, ask it about images and videos, and measure its answers.
 
 Each command has an example in its --help; start with `ov-encoder lmm ask --help`."""
 
@@ -157,6 +157,96 @@ def eval_(
     return 1 if any("reason" in record for record in records) else 0
 
 
+def train(
+    *,
+    data: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
+    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
+    encoder: str = "tiny",
+    llm: str = "",
+    init: Path | None = None,
+    stage: Literal["projector", "all"] = "projector",
+    lora: int = 0,
+    steps: int | None = None,
+    set: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
+    device: str = "auto",
+) -> int:
+    """Teach a language model to see: the projector first, then everything (or LoRA adapters).
+
+    Data are conversations in LLaVA's JSON or JSON lines, with `<image>` and `<video>` where files stand; videos are
+    read as they are. OUT/model is what lmm ask and lmm eval take. A run that was stopped or killed goes on when the
+    command is given again. Several GPUs: torchrun --no-python --nproc-per-node 8 ov-encoder lmm train ...
+
+    Example: ov-encoder lmm train --data talks.jsonl --encoder tiny --llm SmolLM2/ -o stage1
+
+    Args:
+        data: A file of conversations; may be given several times.
+        out: Folder of the run: config, metrics, curves, checkpoints, model.
+        encoder: A name (see ov-encoder models), a directory, or a hub id.
+        llm: A causal language model of transformers: a directory, a hub id, or a .gguf file.
+        init: Start from OUT/model of an earlier stage instead.
+        stage: What learns: the projector, or all.
+        lora: Rank of LoRA on the language model (with --stage all); 0 trains its weights.
+        steps: Optimizer steps; the schedule stretches with them.
+        set: Change a field of the config, such as optim.lr=3e-4, sight.budget=512 or lmm.merge=2; may be repeated.
+        device: cpu, cuda; auto takes a GPU if there is one.
+    """
+    import contextlib
+    import signal
+    from dataclasses import replace
+
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from ov_encoder.cli.pretrain import report_skipped
+    from ov_encoder.data.folder import agree_on_options, locked
+    from ov_encoder.lmm.train_config import LMMTrainConfig
+    from ov_encoder.lmm.training import prepare_language_run
+    from ov_encoder.train.config import override
+    from ov_encoder.train.metrics import draw_curves
+    from ov_encoder.train.parallel import start_processes
+
+    start = str(init) if init else None
+    config = LMMTrainConfig(data=data, encoder=encoder, llm=llm, init=start, train=stage, lora=lora)
+    if steps is not None:
+        optim = replace(config.optim, steps=steps, warmup=min(config.optim.warmup, max(steps - 1, 0)))
+        config = replace(config, optim=optim)
+    config = override(config, set)
+    processes = start_processes(device)
+    with contextlib.ExitStack() as stack:
+        if processes.first:
+            stack.enter_context(locked(out))
+            agree_on_options(out, {k: v for k, v in config.to_dict().items() if k != "loop"}, finished=0)
+        run = prepare_language_run(config, out, processes)
+        if not processes.first:
+            run.fit()
+            return 0
+        learning = sum(p.numel() for p in run.task.module.parameters() if p.requires_grad)
+        print(f"{len(run.stream.talks):,} conversations, {learning / 1e6:.1f} M weights learn ({stage}), "
+              f"{'going on from' if run.resumed else 'starting at'} step {run.loop.step}")  # fmt: skip
+        console = Console(stderr=True)
+        columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[now]}"),
+                   TimeRemainingColumn())  # fmt: skip
+        with Progress(*columns, console=console) as progress:
+            task = progress.add_task("training", total=config.optim.steps, completed=run.loop.step, now="")
+
+            def on_record(record: dict[str, Any]) -> None:
+                now = (f"loss {record['loss']:.3f}, right {record.get('answers/accuracy', 0):.0%}, "
+                       f"{record['tokens_per_s']:,.0f} tok/s, waits {record['data_wait']:.0%}")  # fmt: skip
+                progress.update(task, completed=record["step"], now=now)
+                if not console.is_terminal:
+                    print(f"step {record['step']:>6,}  {now}", flush=True)
+
+            run.fit(on_record)
+        picture = draw_curves(out)
+        print(f"wrote {picture}" if picture else "too few records for a picture")
+        report_skipped(out)
+        if run.loop.stopped:
+            print(f"stopped at step {run.loop.step:,}, which is saved; the same command goes on from there")
+            return 128 + signal.SIGTERM
+        print(f"done; the model is in {run.finish()}")
+    return 0
+
+
 def _changes(mode: str | None, budget: int | None) -> dict[str, Any]:
     """The options of patchify that were given."""
     return {name: value for name, value in (("mode", mode), ("budget", budget)) if value is not None}
@@ -166,4 +256,4 @@ def _interval(summary: dict) -> str:
     return "{:.3f} - {:.3f}".format(*summary["interval"]) if "interval" in summary else "-"
 
 
-COMMANDS = (ask, eval_)
+COMMANDS = (train, ask, eval_)

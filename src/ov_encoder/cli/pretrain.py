@@ -75,7 +75,7 @@ def pretrain(
         return 0
     picture = draw_curves(out)
     print(f"wrote {picture}" if picture else "too few records for a picture")
-    _report_skipped(out)
+    report_skipped(out)
     if run.loop.stopped:
         print(f"stopped at step {run.loop.step:,}, which is saved; the same command goes on from there")
         return 128 + signal.SIGTERM
@@ -190,7 +190,7 @@ def _train(run: Any, *, first: bool) -> None:
         run.fit(on_record)
 
 
-def _report_skipped(out: Path) -> None:
+def report_skipped(out: Path) -> None:
     """What could not be used, with reasons."""
     import json
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import nn
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ov_encoder.errors import OvEncoderError
 from ov_encoder.lmm.config import LMMConfig
@@ -164,3 +164,18 @@ def load_llm(name_or_path: str | Path, *, dtype: torch.dtype | None = None) -> A
         return AutoModelForCausalLM.from_pretrained(str(name_or_path), dtype=dtype or "auto")
     except (OSError, ValueError, KeyError) as e:
         raise OvEncoderError(f"{name_or_path}: cannot be loaded as a causal language model: {e}") from e
+
+
+def load_tokenizer(name_or_path: str | Path) -> Any:
+    """The tokenizer of a language model, from the same places as `load_llm`.
+
+    Raises:
+        OvEncoderError: there is none.
+    """
+    path = Path(name_or_path)
+    try:
+        if path.suffix == ".gguf":
+            return AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+        return AutoTokenizer.from_pretrained(str(name_or_path))
+    except (OSError, ValueError, KeyError) as e:
+        raise OvEncoderError(f"{name_or_path}: its tokenizer cannot be loaded: {e}") from e
