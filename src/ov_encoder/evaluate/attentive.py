@@ -77,7 +77,7 @@ class AttentiveHeads(nn.Module):
         """Logits [G, B, C]. mask_BL: True for the tokens that exist; all, if None."""
         y_GBD = self.pool(x_BLD, mask_BL)
         D = y_GBD.shape[-1]
-        z = F.rms_norm(y_GBD, (D,), eps=_EPS) * self.rms_GD[:, None]
+        z = y_GBD * (y_GBD.square().mean(dim=2, keepdim=True) + _EPS).rsqrt() * self.rms_GD[:, None]
         z = F.gelu(_project(z, self.up_GMD, self.up_bias_GM))
         y_GBD = y_GBD + _project(z, self.down_GDM, self.down_bias_GD)
         y_GBD = F.layer_norm(y_GBD, (D,), eps=_EPS) * self.norm_GD[:, None] + self.norm_bias_GD[:, None]

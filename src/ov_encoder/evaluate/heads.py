@@ -143,15 +143,16 @@ class HeadsAdamW:
             v.mul_(b2).addcmul_(g, g, value=1 - b2)
             rate = (self.rate_G * factor).view(shape)
             p.mul_(1 - rate * self.decay_G.view(shape))
-            p.sub_(rate / (1 - b1**t) * m / (v.sqrt() / math.sqrt(1 - b2**t) + self.eps))
+            change = v.sqrt().mul_(1 / math.sqrt(1 - b2**t)).add_(self.eps)  # one temporary: this is bound by memory
+            p.sub_(torch.div(m, change, out=change).mul_(rate / (1 - b1**t)))
             p.grad = None
 
     def _clip_factors(self) -> torch.Tensor | None:
         if self.clip is None:
             return None
-        squares_G = sum(p.grad.flatten(1).square().sum(dim=1) for p in self.parameters if p.grad is not None)
-        assert isinstance(squares_G, torch.Tensor)
-        return (self.clip / (squares_G.sqrt() + 1e-6)).clamp(max=1)  # torch's clip_grad_norm_, a head at a time
+        norms = [torch.linalg.vector_norm(p.grad.flatten(1), dim=1) for p in self.parameters if p.grad is not None]
+        norm_G = torch.linalg.vector_norm(torch.stack(norms), dim=0)
+        return (self.clip / (norm_G + 1e-6)).clamp(max=1)  # torch's clip_grad_norm_, a head at a time
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,7 +77,7 @@ class Recipe:
 RECIPES = {
     "linear": Recipe((3e-4, 1e-3, 3e-3, 1e-2), (0.01, 0.1, 1.0), epochs=30, batch=128, least_steps=500),
     "attentive": Recipe(
-        (1e-4, 3e-4, 1e-3, 3e-3), (0.01, 0.1, 0.4), epochs=20, batch=128, least_steps=300, smoothing=0.1, clip=5.0,
+        (1e-4, 3e-4, 1e-3, 3e-3), (0.01, 0.1, 0.4), epochs=20, batch=128, least_steps=200, smoothing=0.1, clip=5.0,
         default=(3e-4, 0.1),
     ),
     # The released scripts, without their colour jitter and channel swap: features are computed once.
