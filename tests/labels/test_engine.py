@@ -1,6 +1,7 @@
 """Blocks: each row once, whatever happens to processes; both engines leave the same bytes."""
 
 import os
+import shutil
 import signal
 import time
 from dataclasses import dataclass
@@ -121,32 +122,37 @@ def test_arguments(tmp_path):
 
 
 def test_ray_equals_local(tmp_path):
-    """One start of Ray for all: kills, bad rows, a manifest and features, byte for byte."""
+    """One start of Ray for all: kills, bad rows, a manifest, features and labels, byte for byte."""
     pytest.importorskip("ray.data")
     import ray
 
     from ov_encoder.data.manifest import read_manifest
+    from ov_encoder.labels.assigning import write_labels
     from ov_encoder.labels.features import extract_features
     from ov_encoder.labels.index import build_index
+    from ov_encoder.labels.kmeans import fit_kmeans
+    from ov_encoder.labels.shards import open_features
     from tests.labels.media import make_media
 
     media = make_media(tmp_path / "media")
     try:
         for engine in ("local", "ray"):
-            folder = tmp_path / engine
-            (folder / "doing").mkdir(parents=True)
-            run_blocks(
-                Doing(folder / "doing"), cut_blocks(ROWS, 3), folder / "doing", engine=engine, workers=2, timeout_s=60
-            )
-            build_index([media], folder / "m.parquet", engine=engine, workers=2, rows=2)
-            images = [s for s in read_manifest(folder / "m.parquet") if s.kind == "image"]
-            extract_features(images, folder / "features", teacher="pixels", engine=engine, workers=2, rows=2)
+            out = tmp_path / engine
+            (out / "doing").mkdir(parents=True)
+            run_blocks(Doing(out / "doing"), cut_blocks(ROWS, 3), out / "doing", engine=engine, workers=2)
+            build_index([media], out / "m.parquet", engine=engine, workers=2, rows=5)
+            images = [s for s in read_manifest(out / "m.parquet") if s.kind == "image"]
+            extract_features(images, out / "features", teacher="pixels", engine=engine, workers=2, rows=2)
+            fit_kmeans(open_features(out / "features"), k=3, device="cpu").save(tmp_path / "centres.npz")
+            shutil.copy(tmp_path / "centres.npz", out)
+            write_labels(out, top=2, device="cpu", engine=engine, workers=2, rows=3)
     finally:
         ray.shutdown()
-    local, on_ray = ({p.name: p.read_bytes() for p in made(tmp_path / e)} for e in ("local", "ray"))
-    assert len(local) == 3 + 1 + 4 and local == on_ray
+    local, on_ray = ({p.name: p.read_bytes() for p in made(tmp_path / engine)} for engine in ("local", "ray"))
+    assert len(local) == 3 + 1 + 4 + 2 and local == on_ray
     assert attempts(tmp_path / "ray" / "doing", "4") >= 2
 
 
-def made(folder: Path) -> list[Path]:
-    return [*(folder / "doing").glob("*.txt"), folder / "m.parquet", *(folder / "features").glob("[f]*.*")]
+def made(out: Path) -> list[Path]:
+    files = [*(out / "doing").glob("*.txt"), *(out / "features").glob("features*")]
+    return [*files, out / "m.parquet", out / "labels.parquet", out / "inverted.npz"]
