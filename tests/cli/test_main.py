@@ -17,6 +17,8 @@ COMMANDS = {
     "view": "FILE --out +patch",
     "models": "",
     "bench": "FILE --model --repeat --device --dtype +patch",
+    "study": "--data --out --model --policies --baselines --budgets --probes --seeds --label --train-split --val-split "
+    "--fold --workers --device --dtype +patch",
 }
 MEMBERS = {  # of groups
     "label run": "CONFIG --dry-run",

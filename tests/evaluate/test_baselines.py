@@ -97,6 +97,8 @@ def test_everything_that_changes_features_shows(made):
     a = made("clip")
     assert a.options() == made("clip").options() and a.fingerprint() == made("clip").fingerprint()
     assert a.options() != made("clip", options=replace(OPTIONS, budget=50)).options()
+    assert a.options() == made("clip", options=replace(OPTIONS, budget=64)).options()  # 70 buys no more
+    assert made("videomae").options() == made("videomae", options=replace(OPTIONS, budget=9999)).options()
     assert a.options() != made("clip", options=replace(OPTIONS, frames=8)).options()
     assert a.options() != made("clip", tokens=True).options()
     assert a.options() != made("clip", dtype="bfloat16").options()

@@ -101,9 +101,9 @@ def test_difference_finds_what_changed():
 def test_unknown_policies_list_what_there_is(source):
     with pytest.raises(ValueError, match=r"unknown policy 'motoin' \(did you mean 'motion'\?\).*dense"):
         choose(source, "motoin", options=OPTIONS)
-    assert len(set(POLICIES)) == len(POLICIES)
+    assert len(set(POLICIES)) == len(POLICIES) and "bits:native" in POLICIES
 
 
 def test_bits_that_nobody_knows_are_an_error(source):
     with pytest.raises(ValueError, match="signal='bits' is not known for this clip"):
-        choose(source, "bits", options=OPTIONS)
+        choose(source, "bits:native", options=OPTIONS)

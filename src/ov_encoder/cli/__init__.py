@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import Any
 
 # Each is a function of its name in a file of its name; a group is a file whose COMMANDS are its functions.
-COMMANDS = ("demo", "inspect", "encode", "view", "models", "bench", "pretrain", "export", "probe")
+COMMANDS = ("demo", "inspect", "encode", "view", "models", "bench", "pretrain", "export", "probe", "study")
 GROUPS = ("label", "lmm")
 DESCRIPTION = """From any image or video to tokens, by what its codec knows.
 

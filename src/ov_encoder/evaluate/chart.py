@@ -6,6 +6,7 @@ with any colour vision tell apart, and markers repeat what they say.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -76,19 +77,21 @@ def plot_study(
             axes.axhline(100 * chance, color=SOFT, lw=1, ls=":")
         axes.set_xlabel("tokens a clip" if what == "tokens" else "seconds a clip, reading and encoding")
         _bare(axes)
-    ticks = sorted({round(p.tokens) for p in points})
-    left.set_xticks(_apart(ticks), [f"{t:,}" for t in _apart(ticks)])
+    for axes, what in ((left, "tokens"), (right, "seconds")):
+        _widen(axes, [getattr(p, what) for p in points])
+    ticks = _token_ticks([round(p.tokens) for p in points])
+    left.set_xticks(ticks, [f"{t:,}" for t in ticks])
     left.minorticks_off()
     _seconds_ticks(right)
     left.set_ylabel(measure)
     low, high = left.get_ylim()
     left.set_ylim(max(low, 0 if low > -5 else low), high + 0.03 * (high - low))
-    if chance is not None:
-        left.annotate(
-            "chance", (0.01, 100 * chance), xycoords=("axes fraction", "data"), color=SOFT, fontsize=8, va="bottom"
-        )
+    colours = [COLOURS[number % len(COLOURS)] for number in range(len(names))]
     for axes, what in ((left, "tokens"), (right, "seconds")):
-        _name_lines(axes, names, ends[what])
+        shown = [*zip(names, ends[what], colours, strict=True)]
+        if chance is not None:
+            shown.append(("chance", (axes.get_xlim()[1], 100 * chance), SOFT))
+        _name_lines(axes, shown)
     figure.suptitle(title, x=0.06, ha="left", color=INK, fontsize=13)
     return figure
 
@@ -111,12 +114,11 @@ def spread(levels: Sequence[float], gap: float) -> list[float]:
     return out
 
 
-def _name_lines(axes: Axes, names: Sequence[str], ends: Sequence[tuple[float, float]]) -> None:
-    """Each name right of the panel, at the height where its line ends, joined to that end by a thin leader."""
+def _name_lines(axes: Axes, shown: Sequence[tuple[str, tuple[float, float], str]]) -> None:
+    """(name, end of its line, colour): each name right of the panel near that height, with a thin leader to the end."""
     low, high = axes.get_ylim()
-    heights = spread([(y - low) / (high - low) for _, y in ends], _LABEL_GAP)
-    for number, (name, end, height) in enumerate(zip(names, ends, heights, strict=True)):
-        colour = COLOURS[number % len(COLOURS)]
+    heights = spread([(y - low) / (high - low) for _, (_, y), _ in shown], _LABEL_GAP)
+    for (name, end, colour), height in zip(shown, heights, strict=True):
         axes.annotate(
             name, end, xytext=(1.03, height), textcoords="axes fraction", color=colour, fontsize=9, va="center",
             arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.6, "alpha": 0.55, "shrinkA": 0, "shrinkB": 4},
@@ -133,13 +135,21 @@ def _bare(axes: Axes) -> None:
     axes.set_axisbelow(True)
 
 
-def _apart(ticks: Sequence[int]) -> list[int]:
-    """Ticks whose labels do not touch on a base-2 axis: each at least half an octave from the one before."""
+def _widen(axes: Axes, values: Sequence[float]) -> None:
+    """At least a factor of two on either side of the middle: one budget is no reason to magnify."""
+    low, high = min(values), max(values)
+    if high < 4 * low:
+        middle = (low * high) ** 0.5
+        axes.set_xlim(middle / 2, middle * 2)
+
+
+def _token_ticks(tokens: Sequence[int]) -> list[int]:
+    """Counts that occur, the commonest first, as long as their labels stay half an octave apart."""
     kept: list[int] = []
-    for tick in ticks:
-        if not kept or tick >= kept[-1] * 2**0.5:
-            kept.append(tick)
-    return kept
+    for count, _ in sorted(Counter(tokens).items(), key=lambda item: (-item[1], item[0])):
+        if all(max(count, other) >= 2**0.5 * min(count, other) for other in kept):
+            kept.append(count)
+    return sorted(kept)
 
 
 def _seconds_ticks(axes: Axes) -> None:

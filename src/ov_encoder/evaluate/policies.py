@@ -13,6 +13,7 @@ import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from typing import get_args, get_type_hints
 
 import numpy as np
 
@@ -24,7 +25,8 @@ from ov_encoder.patchify.saliency import centre_weight
 from ov_encoder.patchify.select import anchor_slots, select, token_budget
 
 SIGNALS = ("fused", "motion", "residual", "bits")  # ranked by what the codec says
-PROVIDERS = ("native", "transcode")  # "motion:native": signals of the stream itself, or of a re-encode in memory
+# "motion:native": from one provider only, by the names of the option `signals`
+PROVIDERS = tuple(name for name in get_args(get_type_hints(Options)["signals"]) if name != "auto")
 Score = Callable[[np.ndarray, int, np.random.Generator], np.ndarray]  # frames_THWC, patch, random -> scores_THW
 
 

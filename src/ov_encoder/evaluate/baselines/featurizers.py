@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from ov_encoder.evaluate.baselines.towers import Tower
 
 
+class BudgetError(ValueError):
+    """The budget does not pay for one frame of a network."""
+
+
 def baseline(
     name: str,
     *,
@@ -42,8 +46,8 @@ def baseline(
     keep them all, not only the pooled vector. dtype: of the network; by default that of its weights.
 
     Raises:
-        ValueError: an unknown name (the message lists all), or a budget that is no number of tokens or does not pay
-            for one frame.
+        ValueError: an unknown name (the message lists all), or a budget that is no number of tokens. BudgetError,
+            one of them: it does not pay for one frame.
         OvEncoderError: a checkpoint that cannot be loaded strictly, or a missing package.
     """
     options = options or Options(size=(224, 224))
@@ -71,7 +75,7 @@ class ReadFrames:
         """One sample.
 
         Raises:
-            ValueError: the budget does not pay for one frame. OvEncoderError: the sample cannot be read.
+            BudgetError: it does not pay for one frame. OvEncoderError: the sample cannot be read.
         """
         source, shape = sample.source(), self.shape
         if isinstance(self.options.size, tuple):
@@ -81,7 +85,7 @@ class ReadFrames:
             rows, columns = shape.grid(info.height, info.width)
         slices = int(self.options.budget) // (rows * columns)
         if slices == 0:
-            raise ValueError(f"budget={self.options.budget} tokens, but one frame has {rows * columns} here")
+            raise BudgetError(f"budget={self.options.budget} tokens, but one frame has {rows * columns} here")
         if shape.slices is not None:
             slices = min(slices, shape.slices)
         size = rows * shape.patch, columns * shape.patch
@@ -111,7 +115,7 @@ class FrameFeaturizer:
         self.tower.model.to(device=device, dtype=getattr(torch, dtype) if dtype else None)
         rows = self.tower.shape.rows
         if rows is not None and int(options.budget) < rows * rows:
-            raise ValueError(f"budget={options.budget} tokens, but one frame of {name} has {rows * rows}")
+            raise BudgetError(f"budget={options.budget} tokens, but one frame of {name} has {rows * rows}")
         self.name = f"{kind}:{place.rstrip('/').split('/')[-1]}" if place else kind
         self.reader, self.tokens = ReadFrames(self.tower.shape, options), tokens
         weight = next(self.tower.model.parameters(), None)
@@ -134,15 +138,22 @@ class FrameFeaturizer:
         return {
             "baseline": self.name.partition(":")[0],
             "shape": asdict(shape),
-            "size": options.size if shape.most else None,
             "frames": options.frames,
-            "budget": options.budget,
+            **self._spent(),
             "mean": self.tower.mean,
             "std": self.tower.std,
             "dtype": str(self.like.dtype).removeprefix("torch."),
             "time": "none" if self.tower.video else "sincos",
             "tokens": self.tokens,
         }
+
+    def _spent(self) -> dict[str, Any]:
+        """What the budget buys: a larger one that buys nothing more gives the same features."""
+        options, shape = self.reader.options, self.reader.shape
+        if shape.rows is None:
+            return {"budget": options.budget, "size": options.size}
+        slices = min(int(options.budget) // shape.rows**2, max(options.frames // shape.step, 1))
+        return {"slices": slices if shape.slices is None else min(slices, shape.slices)}
 
     def encode(self, prepared: Sequence[Frames]) -> list[Features]:
         """One clip after the other."""
