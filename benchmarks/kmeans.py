@@ -53,7 +53,7 @@ def write_features(folder: Path, rows: int, dim: int, shard_rows: int = 65_536) 
             write_shard(folder, number, [f"s{low + i}" for i in range(len(x_nD))], x_nD)
 
 
-def matmul_rate(side: int = 4096, repeats: int = 5) -> float:
+def matmul_rate(side: int = 3072, repeats: int = 3) -> float:
     """FLOP/s of square float32 products: the better median of torch and numpy."""
     a = torch.randn(side, side)
     out = torch.empty_like(a)

@@ -7,7 +7,8 @@ costs about 3 % of a 256-wide matmul: numpy's argmax is vectorised; torch's `max
 On GPU the operations themselves are parallel, and tiles are large.
 
 Scores: x.c for cosine, x.c - |c|^2 / 2 for L2. Both are highest where the distance is lowest.
-Shapes: n = rows, K = centres, D = width, T = best kept a row, t x c = a tile, r = rows that a tile improves.
+Shapes: n = rows, K = centres, D = width, T = best kept a row, t x c = a tile, r = rows that a tile improves, m = most
+improvements of a row, b = all improvements of a tile.
 """
 
 from __future__ import annotations
@@ -107,21 +108,33 @@ def nearest_numpy(
 def _merge_numpy(scores_tc: np.ndarray, first: int, best_tT: np.ndarray, index_tT: np.ndarray) -> None:
     """Take what a tile of scores has better than the best so far, in place. `first`: number of its first centre."""
     top = best_tT.shape[1]
-    at_t = scores_tc.argmax(1)
-    value_t = np.take_along_axis(scores_tc, at_t[:, None], 1)[:, 0]
-    rows_r = np.flatnonzero(value_t > best_tT[:, -1])
     if top == 1:
+        at_t = scores_tc.argmax(1)
+        value_t = np.take_along_axis(scores_tc, at_t[:, None], 1)[:, 0]
+        rows_r = np.flatnonzero(value_t > best_tT[:, 0])
         best_tT[rows_r, 0] = value_t[rows_r]
         index_tT[rows_r, 0] = at_t[rows_r] + first
-    elif len(rows_r):
-        scores_rc = scores_tc[rows_r]
-        keep = min(top, scores_rc.shape[1])
-        at_rT = np.sort(np.argpartition(scores_rc, -keep, axis=1)[:, -keep:], axis=1)
-        values_rC = np.concatenate([best_tT[rows_r], np.take_along_axis(scores_rc, at_rT, 1)], 1)
-        index_rC = np.concatenate([index_tT[rows_r], at_rT + first], 1)
-        order_rT = np.argsort(-values_rC, axis=1, kind="stable")[:, :top]
-        best_tT[rows_r] = np.take_along_axis(values_rC, order_rT, 1)
-        index_tT[rows_r] = np.take_along_axis(index_rC, order_rT, 1)
+        return
+    if first == 0:  # everything is better than nothing: thin out before sorting
+        keep = min(top, scores_tc.shape[1])
+        at_rm = np.sort(np.argpartition(scores_tc, -keep, axis=1)[:, -keep:], axis=1)
+        rows_r, values_rm = np.arange(len(scores_tc)), np.take_along_axis(scores_tc, at_rm, 1)
+    else:  # few are better than the last of the best: side by side in columns, the rest -inf
+        row_b, at_b = np.divmod(np.flatnonzero(scores_tc > best_tT[:, -1:]), scores_tc.shape[1])
+        rows_r, start_r, count_r = np.unique(row_b, return_index=True, return_counts=True)
+        if not len(rows_r):
+            return
+        line_b = np.repeat(np.arange(len(rows_r)), count_r)
+        column_b = np.arange(len(row_b)) - start_r[line_b]
+        values_rm = np.full((len(rows_r), count_r.max()), -np.inf, np.float32)
+        at_rm = np.zeros(values_rm.shape, np.int64)
+        values_rm[line_b, column_b] = scores_tc[row_b, at_b]
+        at_rm[line_b, column_b] = at_b
+    values_rC = np.concatenate([best_tT[rows_r], values_rm], 1)
+    index_rC = np.concatenate([index_tT[rows_r], at_rm + first], 1)
+    order_rT = np.argsort(-values_rC, axis=1, kind="stable")[:, :top]
+    best_tT[rows_r] = np.take_along_axis(values_rC, order_rT, 1)
+    index_tT[rows_r] = np.take_along_axis(index_rC, order_rT, 1)
 
 
 def nearest_torch(
