@@ -15,7 +15,7 @@ TAPS = np.array(  # Table 8-11, by quarter sample
         [0, 1, -5, 17, 58, -10, 4, -1],
     ]
 )
-PAD = 160
+PAD = 24  # beyond the filter, every sample is that of the edge
 
 
 def _quarter(padded: np.ndarray, fx: int, fy: int, depth: int) -> np.ndarray:

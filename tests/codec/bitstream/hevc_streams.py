@@ -58,9 +58,11 @@ def decoded_luma(packets: tuple[bytes, ...] | list[bytes]) -> list[np.ndarray]:
     decoder.thread_count = 1
     frames = [f for packet in packets for f in decoder.decode(av.Packet(packet))]
     frames += decoder.decode(None)
-    planes = []
-    for f in frames:
-        dtype = np.dtype("<u2" if "le" in f.format.name else "u1")
-        plane = np.frombuffer(bytes(f.planes[0]), dtype).reshape(f.height, -1)
-        planes.append(plane[:, : f.width].astype(np.int32))
-    return planes
+    return [luma_of(f) for f in frames]
+
+
+def luma_of(frame: av.VideoFrame) -> np.ndarray:
+    """int32 [H, W]"""
+    plane, dtype = frame.planes[0], np.dtype("<u2" if "le" in frame.format.name else "u1")
+    rows = np.frombuffer(bytes(plane), dtype).reshape(plane.height, -1)
+    return rows[:, : frame.width].astype(np.int32)

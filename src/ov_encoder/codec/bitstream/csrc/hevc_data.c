@@ -90,7 +90,7 @@ static void check_end(const hevc *h, const uint8_t *data, size_t bits, size_t by
     }
     if (bits & 7 && (uint8_t)(data[end - 1] << (bits & 7))) sub->exact = 0;
     if (last) {
-        if (ovb_stop_bit(data, bytes) + 1 != bits || sub->read != h->slice.entry_points) sub->exact = 0;
+        if (ovb_stop_bit(data, bytes) + 1 != bits) sub->exact = 0;
     } else if (sub->read >= h->slice.entry_points || escaped_size(data, end, &sub->zeros) != (size_t)h->entry[sub->read] + 1) {
         sub->exact = 0;
     }
