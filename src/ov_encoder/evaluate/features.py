@@ -187,7 +187,7 @@ class FeatureCache:
 
     @property
     def width(self) -> int:
-        """D.
+        """Of the pooled vectors; that of tokens may differ.
 
         Raises:
             OvEncoderError: not a single sample has features.

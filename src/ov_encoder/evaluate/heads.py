@@ -98,6 +98,11 @@ class Tokens:
         mean_D = sums / n
         return (m.float().to(self.device) for m in (mean_D, _deviation(squares / n - mean_D**2)))  # type: ignore[return-value]
 
+    @property
+    def width(self) -> int:
+        """D."""
+        return self.cache.tokens(self.ids[0]).shape[1]
+
     def means(self) -> torch.Tensor:
         """The mean of each sample's tokens, float32 [N, D]."""
         return torch.stack([self.cache.tokens(name).float().mean(dim=0) for name in self.ids])

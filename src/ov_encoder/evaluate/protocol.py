@@ -363,7 +363,7 @@ class _Run:
             mean_D, deviation_D = self.train.moments(rows)
             return LinearHeads(count, classes, mean_D=mean_D, deviation_D=deviation_D)
         mean, deviation = self.train.moments(rows) if self.recipe.standardise else (None, None)
-        width = self.train.cache.width
+        width = self.train.width
         return AttentiveHeads(count, width, classes, seed=seed, mean_D=mean, deviation_D=deviation, device=self.device)
 
     def _score(self, scores_NC: np.ndarray, targets_NC: torch.Tensor) -> float:

@@ -72,7 +72,7 @@ def _by_name(manifest: Manifest, names: Sequence[str], what: str) -> str:
                 return split
     found = ", ".join(f"{name or '(none)'}: {n}" for name, n in sorted(manifest.splits.items()))
     raise ValueError(
-        f"{manifest.path}: no split is called {' or '.join(names)}; there are {found}; name one with --{what}-split"
+        f"{manifest.path}: no split is called {' or '.join(names)}; there are {found}; name one with --{'val' if what == 'validation' else what}-split"
     )
 
 
