@@ -17,6 +17,8 @@ COMMANDS = {
     "view": "FILE --out +patch",
     "models": "",
     "bench": "FILE --model --repeat --device --dtype +patch",
+    "pretrain": "RECIPE --data --out --steps --set --device --show",
+    "export": "RUN --out --no-average",
     "study": "--data --out --model --policies --baselines --budgets --probes --seeds --label --train-split --val-split "
     "--fold --workers --device --dtype +patch",
 }

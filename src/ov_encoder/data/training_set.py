@@ -118,7 +118,11 @@ def _stream(
         if min(labels) < -1 or (classes is not None and max(labels) >= classes):
             raise OvEncoderError(
                 f"head {name!r}: {sample.id} has label {max(labels, key=abs)}, "
-                f"which is none of its {classes or 'classes'} (from 0)"
+                + (
+                    f"which is none of its {classes} classes (0 is the first)"
+                    if classes
+                    else "need 0 or more, -1 for none"
+                )
             )
         labels_SL[i, : len(labels)] = labels
     return Stream([sample for sample, *_ in rows], labels_SL, names, skipped)

@@ -28,6 +28,8 @@ from ov_encoder.train.config import Mode, TrainConfig
 from ov_encoder.train.mixture import Mixture, mode_at
 from ov_encoder.train.modes import image_batch, video_batch
 
+HOPELESS = 200
+
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
@@ -128,7 +130,7 @@ class Loader:
         """The next batch: `each` places in order, or fewer if their tokens would exceed `batch.tokens`.
 
         Raises:
-            OvEncoderError: 1,000 samples in a row could not be read.
+            OvEncoderError: HOPELESS samples in a row could not be read.
         """
         began = time.perf_counter()
         taken: list[tuple[Ticket, PatchBatch]] = []
@@ -138,8 +140,10 @@ class Loader:
             ticket, made = self._peek()
             if isinstance(made, str):
                 skipped[ticket.sample.id] = made
-                if len(skipped) >= 1000 and not taken:
-                    raise OvEncoderError(f"1,000 samples in a row cannot be read; the last: {ticket.sample.id}: {made}")
+                if places >= HOPELESS and not taken:
+                    raise OvEncoderError(
+                        f"{places} samples in a row cannot be read; the last: {ticket.sample.id}: {made}"
+                    )
             elif taken and tokens + made.tokens > self.config.batch.tokens:
                 break
             else:
@@ -183,8 +187,8 @@ class Loader:
         for ticket in self._tickets():
             try:
                 yield ticket, work(ticket)
-            except Exception as e:
-                yield ticket, _plain(f"{type(e).__name__}: {e}")
+            except OvEncoderError as e:
+                yield ticket, str(e)
 
     def _prefetched(self) -> Iterator[tuple[Ticket, PatchBatch | str]]:
         """Workers' results in the order of their tickets, from a thread that keeps `prefetch` of them ready."""
@@ -209,7 +213,7 @@ class Loader:
                     waiting[outcome.item.place] = outcome
                     while wanted in waiting:
                         found = waiting.pop(wanted)
-                        put((found.item, found.result if found.result is not None else _plain(found.reason)))
+                        put((found.item, _result(found)))
                         wanted = next(order, -1)
                     if stop.is_set():
                         outcomes.close()  # type: ignore[attr-defined]
@@ -261,5 +265,15 @@ def epochs(config: TrainConfig, streams: Mapping[str, Stream], steps: int) -> di
     return {h.name: places * h.samples / period / len(streams[h.name].samples) for h in config.heads}
 
 
-def _plain(reason: str) -> str:
-    return reason.removeprefix("OvEncoderError: ")
+def _result(outcome: Outcome[Ticket, PatchBatch]) -> PatchBatch | str:
+    """The patches, or why there are none: the sample's fault (unreadable, killed its worker, too slow).
+
+    Raises:
+        RuntimeError: anything else is a mistake in the program, and no reason to leave samples out.
+    """
+    if outcome.result is not None:
+        return outcome.result
+    name = "OvEncoderError: "
+    if outcome.failure == "error" and not outcome.reason.startswith(name):
+        raise RuntimeError(f"preparing {outcome.item.sample.id} failed:\n{outcome.trace}")
+    return outcome.reason.removeprefix(name)

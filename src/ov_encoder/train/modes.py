@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ov_encoder.errors import OvEncoderError
 from ov_encoder.patchify.batch import PatchBatch
 from ov_encoder.patchify.cut import cut_patches
 from ov_encoder.patchify.saliency import score
@@ -57,6 +58,8 @@ def _by_saliency(clip: Clip, view: View, video: VideoConfig, K: int, *, patch: i
     scores_Thw = np.full((T, h, w), np.nan, np.float32)
     maps_Thw = view_maps(clip.maps_TYX, view, cell=CELL, patch=patch)
     if maps_Thw:
+        if video.signal not in ("fused", *maps_Thw):
+            raise OvEncoderError(f"signal {video.signal!r} is not known for this clip; it has: {', '.join(maps_Thw)}")
         scores_Thw = score(maps_Thw, clip.shots, signal=video.signal)
     room = K // (h * w) if T * h * w == K else 2 * K // (3 * h * w)
     anchors = anchor_slots(video.anchors, clip.shots, np.zeros(T, bool), room=room)
