@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ov_encoder.evaluate.baselines.floors import clip_facts, codec_maps
+from ov_encoder.evaluate.baselines.facts import clip_facts, codec_maps
 from ov_encoder.evaluate.baselines.frames import normalised, read_frames
 from ov_encoder.patchify.api import plan
 from ov_encoder.patchify.options import Options

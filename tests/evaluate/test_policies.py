@@ -56,6 +56,11 @@ def test_dense_keeps_everything_and_uniform_whole_frames(source):
     assert made.keep_THW[[4, 12]].all()
 
 
+def test_whole_frames_never_exceed_the_budget(source):
+    with pytest.raises(ValueError, match="budget=63 tokens does not pay for one whole frame of 64 patches"):
+        choose(source, "uniform", options=Options(frames=16, size=(112, 112), budget=63))
+
+
 def test_rivals_do_not_read_signals(source):
     for policy in ("uniform", "random", "difference", "centre", "dense"):
         assert set(choose(source, policy, options=OPTIONS).provenance["signals"].values()) == {"absent"}, policy

@@ -37,7 +37,8 @@ def choose(source: Source, policy: str, *, options: Options, seed: int = 0, key:
     signals are the policy's. seed, key: random patches are a function of both (key: the sample's id).
 
     Raises:
-        ValueError: an unknown policy, or a signal that the clip does not have. OvEncoderError: the source is bad.
+        ValueError: an unknown policy, a signal that the clip does not have, or a budget of less than one frame for
+            "uniform". OvEncoderError: the source is bad.
     """
     check_policy(policy)
     signal, _, provider = policy.partition(":")
@@ -46,6 +47,8 @@ def choose(source: Source, policy: str, *, options: Options, seed: int = 0, key:
         return plan(source, **asdict(wanted))
     whole = replace(options, mode="chunk", budget=1.0 if policy == "dense" else options.budget)
     made = plan(source, **asdict(whole))
+    if policy == "uniform" and isinstance(options.budget, int) and made.tokens > options.budget:
+        raise ValueError(f"budget={options.budget} tokens does not pay for one whole frame of {made.tokens} patches")
     if policy in SCORES:
         began = time.perf_counter()
         made = rank(made, SCORES[policy](made.frames_THWC, made.patch_size, random_of(seed, key)), options)

@@ -26,7 +26,7 @@ PACKAGED = {  # given as NAME: weights inside a package, or none
     "pixels": ("floors", "Pixels"),
     "histogram": ("floors", "Histogram"),
 }
-FACTS = {"meta": ("floors", "clip_facts"), "codec": ("floors", "codec_maps")}  # no frames at all
+FACTS = {"meta": ("facts", "clip_facts"), "codec": ("facts", "codec_maps")}  # no frames at all
 
 
 def opener(entry: tuple[str, str]) -> Callable[..., Any]:

@@ -23,7 +23,7 @@ from ov_encoder.patchify.options import Options, is_count
 if TYPE_CHECKING:
     import torch
 
-    from ov_encoder.evaluate.baselines.floors import Facts
+    from ov_encoder.evaluate.baselines.facts import Facts
     from ov_encoder.evaluate.baselines.towers import Tower
 
 

@@ -1,26 +1,19 @@
 """Floors: what can be had without any network. A result that does not beat them says nothing about vision.
 
-`Pixels` and `Histogram` are towers (they take frames); `clip_facts` and `codec_maps` read a clip straight to tokens.
+These are towers: they take frames. What does not even look at frames is in `facts`.
 
-Shapes: T = frames, C = 3 colours, Y, X = pixels, L = tokens of a frame, D = values of a token, S = slots, G = 8 cells
-a side.
+Shapes: T = frames, C = 3 colours, Y, X = pixels, L = tokens of a frame.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
-
-import numpy as np
 import torch
 from torch import nn
 
-from ov_encoder.codec.media import Source, inspect
 from ov_encoder.evaluate.baselines.frames import FrameShape
 from ov_encoder.evaluate.baselines.towers import HALF
-from ov_encoder.patchify.api import plan
-from ov_encoder.patchify.options import Options
 
-_SEGMENTS, _BINS, _CELLS, _PATCH = 4, 8, 8, 14
+_SEGMENTS, _BINS, _CELLS = 4, 8, 8
 
 
 class Pixels:
@@ -69,43 +62,3 @@ class Histogram:
     def flops(self, slices: int, tokens: int) -> int:
         """None that count."""
         return 0
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """Tokens that no network made. tokens_ND: float32. positions_N3: (t, h, w). pooled_D: float32."""
-
-    tokens_ND: np.ndarray
-    positions_N3: np.ndarray
-    pooled_D: np.ndarray
-
-
-def clip_facts(source: Source, options: Options) -> Facts:
-    """Height, width, shape, frames, seconds and frame rate, as logarithms: what leaks a class without a look at it.
-
-    Raises:
-        OvEncoderError: the source cannot be read.
-    """
-    info = inspect(source)
-    values = (info.height, info.width, info.height / info.width, info.frames, info.duration_s, info.fps)
-    facts_D = np.log1p(np.array(values, np.float32))
-    return Facts(facts_D[None], np.zeros((1, 3), np.int32), facts_D)
-
-
-def codec_maps(source: Source, options: Options) -> Facts:
-    """Motion and residual of every slot on a grid of 8 x 8, as logarithms; pooled: mean and deviation over slots.
-
-    No pixel is looked at, except by what derives the residual. Bits join where a provider gives them.
-
-    Raises:
-        OvEncoderError: the source cannot be read.
-    """
-    side = _CELLS * _PATCH
-    wanted = replace(options, mode="codec", signal="fused", size=(side, side), patch=_PATCH, block=1)
-    made = plan(source, **asdict(wanted))
-    T = made.grid[0]
-    nothing = np.zeros(made.scores_THW.shape, np.float32)
-    maps = [np.nan_to_num(made.maps_THW.get(name, nothing)) for name in ("motion", "residual", "bits")]
-    tokens_TD = np.log1p(np.stack(maps, axis=1).reshape(T, -1)).astype(np.float32)
-    positions_T3 = np.stack([np.arange(T), np.zeros(T, int), np.zeros(T, int)], axis=1).astype(np.int32)
-    return Facts(tokens_TD, positions_T3, np.concatenate([tokens_TD.mean(axis=0), tokens_TD.std(axis=0)]))
