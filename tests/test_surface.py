@@ -18,7 +18,7 @@ OPTIONS = {
 _OPTIONS = " ".join(OPTIONS)
 PARAMETERS = {
     "read_signals": "source signals frames residual size threads limits",
-    "iter_signals": "source signals residual size threads limits",
+    "iter_signals": "source signals frames residual size threads limits",
     "patchify": "source windows limits " + _OPTIONS,
     "patchify_windows": "source rate limits " + _OPTIONS,
     "plan": "source limits " + _OPTIONS,

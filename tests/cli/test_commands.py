@@ -20,7 +20,7 @@ def test_inspect_prints_facts(clip, capsys):
     assert main(["inspect", str(clip), "--decode"]) == 0
     text = capsys.readouterr().out
     for line in (r"size +128 x 96", r"frames +24 in 0\.96 s, 25 fps", r"key frames +2, every 12 frames",
-                 r"frame types +22 P, 2 I", r"signals +native: ", r"residual +derived", r"qp +native"):  # fmt: skip
+                 r"frame types +22 P, 2 I", r"signals +bitstream: ", r"residual +native", r"qp +native"):  # fmt: skip
         assert re.search(line, text), line
 
 
@@ -32,7 +32,7 @@ def test_inspect_json_is_pure_and_agrees_with_the_file(clip, capsys):
     with av.open(str(clip)) as container:
         bits = sum(8 * p.size for p in container.demux(video=0))
     assert found["kbit_per_s"] == pytest.approx(bits / 0.96 / 1e3)
-    assert found["provider"] == "native" and found["signals"]["motion"] == "native"
+    assert found["provider"] == "bitstream" and found["signals"]["motion"] == "native"
 
 
 def test_inspect_says_why_another_codec_is_transcoded(tmp_path, capsys):
@@ -97,7 +97,7 @@ def test_demo_on_files_of_ones_own(clip, photo, tmp_path, capsys):
     plans = ov.plan(str(clip)), ov.plan(str(photo), size="native")
     tokens = [p.tokens for p in plans]
     assert f"{tokens[0]:,} + {tokens[1]:,} = {sum(tokens):,}" in text and "2 vectors of 192" in text
-    assert "untrained" in text and "native (motion: native, residual: derived" in text
+    assert "untrained" in text and "bitstream (motion: native, residual: native" in text
     page = (tmp_path / "index.html").read_text()
     assert page.count('class="viewer"') == 2 and page.count("data:image/png") == 1
     for name in ("video.png", "video-scores.png", "video-bits.png", "photo.png"):

@@ -6,19 +6,21 @@ import pytest
 import ov_encoder as ov
 from ov_encoder.codec.decode import Resizer
 from ov_encoder.codec.media import inspect
-from ov_encoder.codec.read import read
+from ov_encoder.codec.read import BITSTREAM_CODECS, read
 from ov_encoder.codec.signals import SIGNALS
 from tests.clips import encode, pan
 from tests.odd_media import DURATIONS_MS, ODD, VFR_TICKS, odd, turned
 
-NATIVE = ("h264", "mpeg4", "mpeg2video")
+NATIVE = ("mpeg4", "mpeg2video")
 
 
 def expected_provider(name):
     medium = odd(name)
     if len(medium.frames_THW3) == 1:
         return "none"
-    return "native" if medium.codec in NATIVE and not name.startswith("interlaced") else "transcode"
+    if name.startswith("interlaced"):
+        return "transcode"
+    return "bitstream" if medium.codec in BITSTREAM_CODECS else "native" if medium.codec in NATIVE else "transcode"
 
 
 def pictures(data, height, width):
@@ -89,6 +91,8 @@ def test_signals_say_where_they_come_from_and_fit_the_picture(name):
         assert max(moving) > 0.5 or name in ("resolution change", "transparent gif")
     if clip.provider == "native":
         assert (clip.provenance["motion"], clip.provenance["residual"]) == ("native", "derived")
+    elif clip.provider == "bitstream":
+        assert set(clip.provenance.values()) == {"native"}
     elif clip.provider == "transcode":
         assert clip.provenance["motion"] == "derived"
     else:

@@ -39,10 +39,11 @@ def same_clip(a: ClipSignals, b: ClipSignals) -> bool:
 
 
 @pytest.mark.parametrize("codec", ["h264", "h264+b", "mpeg4", "mpeg2", "hevc", "vp9", "av1", "mjpeg"])
-def test_auto_is_native_where_the_stream_has_vectors(files, codec):
+def test_auto_is_what_knows_most_about_the_stream(files, codec):
     native = codec in ("h264", "h264+b", "mpeg4", "mpeg2")
+    bitstream = codec in ("h264", "h264+b", "hevc")
     info = inspect(files[codec])
-    assert choose_provider(info, "auto") == ("native" if native else "transcode")
+    assert choose_provider(info, "auto") == ("bitstream" if bitstream else "native" if native else "transcode")
     for asked in ("transcode", "none"):
         assert choose_provider(info, asked) == asked
     if native:
@@ -54,7 +55,7 @@ def test_auto_is_native_where_the_stream_has_vectors(files, codec):
 
 
 def test_an_unknown_provider_is_refused_with_the_list(files):
-    with pytest.raises(ValueError, match="signals='guess'; allowed: auto, native, transcode, none"):
+    with pytest.raises(ValueError, match="signals='guess'; allowed: auto, bitstream, native, transcode, none"):
         ov.read_signals(files["h264"], signals="guess")
 
 
@@ -71,13 +72,14 @@ def test_one_picture_needs_no_signals():
 def test_provenance_tells_what_is_there(files, codec, signals):
     clip = ov.read_signals(files[codec], signals=signals)
     expected = {
+        "bitstream": dict.fromkeys(SIGNALS, "native"),
         "native": {"motion": "native", "residual": "derived", "bits": "absent", "qp": "native", "kind": "native"},
         "transcode": {"motion": "derived", "residual": "derived", "bits": "absent", "qp": "derived", "kind": "derived"},
         "none": dict.fromkeys(SIGNALS, "absent"),
     }
     assert set(expected) == set(PROVIDERS)
     assert clip.provenance == expected[clip.provider]
-    assert clip.provider == (signals if signals != "auto" else "native" if codec != "vp9" else "transcode")
+    assert clip.provider == (signals if signals != "auto" else "bitstream" if codec != "vp9" else "transcode")
     for signal, name in MAPS.items():
         there = [getattr(frame, name) is not None for frame in clip]
         assert any(there) == (clip.provenance[signal] != "absent"), signal
@@ -120,9 +122,12 @@ def test_path_bytes_and_file_object_are_alike(files, codec, tmp_path):
         assert not file.closed
 
 
-@pytest.mark.parametrize("how", [{"frames": False}, {"residual": False}])
-def test_without_pixels_the_residual_is_absent_and_the_rest_unchanged(files, how):
-    full, lean = ov.read_signals(files["h264+b"]), ov.read_signals(files["h264+b"], **how)
+@pytest.mark.parametrize(
+    ("signals", "how"), [("native", {"frames": False}), ("native", {"residual": False}), ("auto", {"residual": False})]
+)
+def test_without_pixels_the_residual_is_absent_and_the_rest_unchanged(files, signals, how):
+    full = ov.read_signals(files["h264+b"], signals=signals)
+    lean = ov.read_signals(files["h264+b"], signals=signals, **how)
     assert lean.provenance == full.provenance | {"residual": "absent"}
     for a, b in zip(full, lean, strict=True):
         assert b.residual_HW is None
@@ -198,7 +203,7 @@ def test_interlaced_video_falls_back_to_the_transcode_and_says_so(codec):
         ({"frames": T - 1}, f"more than {T - 1} frames"),
         ({"seconds": 0.4}, r"longer than 0\.4 s"),
         ({"pixels": H * W - 1}, f"picture of {W}x{H} = {H * W} pixels; the limit is {H * W - 1}"),
-        ({"bytes": 20_000}, rf"maps of {T} frames take {T * 12 * 16 * 17} bytes; the limit is 20000"),
+        ({"bytes": 20_000}, rf"maps of {T} frames take {T * 12 * 16 * 21} bytes; the limit is 20000"),
     ],
 )
 @pytest.mark.parametrize("signals", ["native", "transcode"])
@@ -207,7 +212,7 @@ def test_limits_are_named_with_their_values(files, limits, message, signals):
         ov.read_signals(files["h264"], signals=signals, limits=ov.Limits(**limits))
 
 
-@pytest.mark.parametrize("limits", [{"frames": T}, {"seconds": 0.44}, {"pixels": H * W}, {"bytes": T * 12 * 16 * 17}])
+@pytest.mark.parametrize("limits", [{"frames": T}, {"seconds": 0.44}, {"pixels": H * W}, {"bytes": T * 12 * 16 * 21}])
 def test_what_just_fits_is_read(files, limits):
     assert len(ov.read_signals(files["h264"], limits=ov.Limits(**limits))) == T
 

@@ -207,7 +207,8 @@ def test_patchify_is_the_plan_cut_and_the_same_every_time(clip, mode, signals, t
 @pytest.mark.parametrize(
     ("codec", "signals", "provider", "told"),
     [
-        ("h264", "auto", "native", {"motion": "native", "residual": "derived", "bits": "absent"}),
+        ("h264", "auto", "bitstream", {"motion": "native", "residual": "native", "bits": "native"}),
+        ("h264", "native", "native", {"motion": "native", "residual": "derived", "bits": "absent"}),
         ("h264", "transcode", "transcode", {"motion": "derived", "residual": "derived", "bits": "absent"}),
         ("vp9", "auto", "transcode", {"motion": "derived", "residual": "derived", "bits": "absent"}),
     ],
@@ -223,9 +224,9 @@ def test_provenance_travels_with_the_batch(codec, signals, provider, told):
 
 def test_a_signal_alone_leaves_the_others_out_of_the_reading(clip):
     motion = ov.plan(clip, signal="motion", **SMALL)
-    assert set(motion.maps_THW) == {"motion"}
+    assert set(motion.maps_THW) == {"motion", "bits"}  # bits cost nothing
     assert motion.provenance["signals"]["residual"] == "absent"
-    assert set(ov.plan(clip, **SMALL).maps_THW) == {"motion", "residual"}
+    assert set(ov.plan(clip, **SMALL).maps_THW) == {"motion", "residual", "bits"}
 
 
 # --- windows --------------------------------------------------------------------------------------------------
@@ -289,7 +290,7 @@ def test_memory_is_flat_in_the_number_of_windows(signals):
     [
         ({"mode": "film"}, "mode='film'; allowed: auto, image, chunk, codec, collage"),
         ({"signal": "depth"}, "signal='depth'; allowed: fused, motion, residual, bits"),
-        ({"signals": "magic"}, "signals='magic'; allowed: auto, native, transcode"),
+        ({"signals": "magic"}, "signals='magic'; allowed: auto, bitstream, native, transcode"),
         ({"camera": "drone"}, "camera='drone'; allowed: none, median, similarity, affine"),
         ({"accumulate": "gop"}, "accumulate='gop'; allowed: interval, frame"),
         ({"normalise": "batch"}, "normalise='batch'; allowed: clip, frame"),
@@ -326,7 +327,7 @@ def test_a_wrong_rate_is_named(clip, rate):
 
 def test_a_signal_that_the_clip_lacks_is_named(clip):
     with pytest.raises(ValueError, match="signal='bits' is not known for this clip; it has: motion"):
-        ov.patchify(clip, signal="bits", **SMALL)
+        ov.patchify(clip, signal="bits", signals="native", **SMALL)
     with pytest.raises(ValueError, match="signals='native' is not possible for vp9"):
         ov.patchify(video("static", "vp9"), signals="native")
 

@@ -75,6 +75,7 @@ def describe(info: MediaInfo) -> dict[str, Any]:
         "key_spacing": [int(x) for x in (spacing.min(), np.median(spacing), spacing.max())] if len(spacing) else [],
         "key_share_of_bits": float(bits_K[key_K].sum() / max(bits_K.sum(), 1)),
         "native": list(info.native),
+        "bitstream": info.bitstream or "yes",
         "provider": provider,
         "why": _why(info, provider),
         "signals": dict(PROVIDERS[provider][1]),
@@ -90,7 +91,8 @@ def decoded_facts(file: str, info: MediaInfo) -> dict[str, Any]:
 
     types: dict[str, int] = {}
     lengths = []
-    for frame in iter_signals(file, signals="native" if info.native else "none", residual=False):
+    source = "bitstream" if not info.bitstream else "native" if info.native else "none"
+    for frame in iter_signals(file, signals=source, residual=False):
         types[frame.frame_type] = types.get(frame.frame_type, 0) + 1
         if frame.motion_HW2 is not None:
             lengths.append(float(np.linalg.norm(frame.motion_HW2, axis=-1).mean()))
@@ -101,6 +103,8 @@ def decoded_facts(file: str, info: MediaInfo) -> dict[str, Any]:
 
 
 def _why(info: MediaInfo, provider: str) -> str:
+    if provider == "bitstream":
+        return f"motion, residual and bits are read from the {info.codec} stream itself"
     if provider == "native":
         return f"the stock decoder exports {', '.join(info.native)} for {info.codec}"
     if provider == "transcode":
@@ -138,6 +142,8 @@ def _lines(info: MediaInfo, found: dict[str, Any]) -> list[tuple[str, str]]:
     if info.streams > 1:
         lines.append(("streams", f"{info.streams} video streams; the default one is read"))
     lines.append(("signals", f"{found['provider']}: {found['why']}"))
+    if info.codec in ("h264", "hevc") and info.bitstream:
+        lines.append(("", f"bitstream reader: {info.bitstream}"))
     if found["provider"] != "none":
         lines += [("  " + name, where) for name, where in found["signals"].items()]
     return lines + [("note", note) for note in info.notes]

@@ -6,14 +6,16 @@ Shapes: H, W = pixel rows and columns.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 import av
 import numpy as np
 from av.error import FFmpegError
+from av.packet import Packet
 from av.video.reformatter import VideoReformatter
+from av.video.stream import VideoStream
 
 from ov_encoder.codec import stills
 from ov_encoder.codec.ahead import ahead
@@ -23,6 +25,7 @@ from ov_encoder.codec.media import open_video
 from ov_encoder.errors import OvEncoderError
 
 _TYPES = "?IPBPIPB"  # by AVPictureType: none, I, P, B, S(GMC), SI, SP, BI
+Tap = Callable[[VideoStream, int, Packet], None]  # sees every packet (and its number) before the decoder does
 _PLAIN_LUMA = {
     "yuv420p",
     "yuvj420p",
@@ -91,6 +94,7 @@ def decode(
     export: bool = False,
     threads: int = 1,
     notes: list[str] | None = None,
+    tap: Tap | None = None,
 ) -> Generator[Picture, None, None]:
     """Pictures of the source in display order.
 
@@ -98,16 +102,17 @@ def decode(
     pictures are decoded ahead in a thread of their own, and the decoder may use that many; slice threads when
     exporting, because frame threads corrupt exported vectors of streams with B-frames (measured; pixels stay right).
     notes: what was skipped and why is appended here. Damaged packets and frames are skipped, never made up.
+    tap: sees every packet that goes to the decoder.
 
     Raises:
         OvEncoderError: nothing could be decoded, or a limit was passed.
     """
-    pictures = _decode(file, info, limits, export, threads, [] if notes is None else notes)
+    pictures = _decode(file, info, limits, export, threads, [] if notes is None else notes, tap)
     return pictures if threads == 1 else ahead(pictures)
 
 
 def _decode(
-    file: BinaryIO, info: MediaInfo, limits: Limits, export: bool, threads: int, notes: list[str]
+    file: BinaryIO, info: MediaInfo, limits: Limits, export: bool, threads: int, notes: list[str], tap: Tap | None
 ) -> Generator[Picture, None, None]:
     file.seek(0)
     if stills.is_still(file):
@@ -125,7 +130,7 @@ def _decode(
         ctx.copy_opaque = True  # packet size and key flag reach the frame even in streams without pts
         start, base = stream.start_time or 0, float(stream.time_base or 0)
         count = damaged = 0
-        for frame in _frames(container, stream, info.name, notes, limits):
+        for frame in _frames(container, stream, info.name, notes, limits, tap):
             if frame.is_corrupt:
                 damaged += 1
                 continue
@@ -142,7 +147,7 @@ def _decode(
             raise OvEncoderError(f"{info.name}: no frame of its {info.codec} stream could be decoded" + _because(notes))
 
 
-def _frames(container, stream, name: str, notes: list[str], limits: Limits) -> Iterator[av.VideoFrame]:
+def _frames(container, stream, name: str, notes: list[str], limits: Limits, tap: Tap | None) -> Iterator[av.VideoFrame]:
     broken, packets, reason = 0, 0, ""
     demuxed = container.demux(stream)
     while True:
@@ -159,6 +164,8 @@ def _frames(container, stream, name: str, notes: list[str], limits: Limits) -> I
             if packet.is_corrupt:  # cut short in the container: a decoder would make up the rest of the picture
                 broken, reason = broken + 1, "cut short"
                 continue
+            if tap is not None:
+                tap(stream, packets - 1, packet)
         try:
             yield from stream.codec_context.decode(packet if packet is not None and packet.size else None)
         except EOFError:  # the decoder was flushed already

@@ -16,6 +16,7 @@ class MediaInfo:
     clockwise: 0, 90, 180 or 270). frames: number of displayable packets. K = packets in decode order:
     packet_bits_K int64, packet_time_K float64 seconds (NaN where the stream gives none), packet_key_K bool.
     native: which of codec.signals.SIGNALS the stock decoder exports for this codec.
+    bitstream: "" if the bitstream parser reads this stream, else why not.
     """
 
     name: str
@@ -31,6 +32,7 @@ class MediaInfo:
     fps: float  # average; 0 where unknown
     duration_s: float  # 0 where unknown
     native: tuple[str, ...] = ()
+    bitstream: str = "no video stream"
     streams: int = 1  # video streams in the container; the default one is read
     packet_bits_K: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     packet_time_K: np.ndarray = field(default_factory=lambda: np.zeros(0))

@@ -185,7 +185,13 @@ def inspect(source: Source, *, limits: Limits | None = None) -> MediaInfo:
         if stills.is_still(file):
             return stills.describe(file, name, limits)
         with open_video(file, name, limits) as (container, stream):
-            return _describe(container, stream, name, limits)
+            info = _describe(container, stream, name, limits)
+        from ov_encoder.codec.bitstream.provider import why_not
+
+        turned = info.rotation and (info.height % CELL or info.width % CELL)
+        why = "turned, and its sides are no multiples of 8" if turned else why_not(file, info.codec, name, limits)
+        info.bitstream = why
+        return info
 
 
 def _describe(container: InputContainer, stream: VideoStream, name: str, limits: Limits) -> MediaInfo:

@@ -1,16 +1,17 @@
 """One decode pass that gives pictures and signals together, whatever the codec.
 
-Providers: `native` takes what the stock decoder exports (H.264, MPEG-4, MPEG-2), `transcode` re-encodes the
-pictures in memory (any codec), `none` leaves packet bits and frame types only. A provider is a generator
-(file, info, options) -> (Picture, FrameSignals): another one plugs in by adding it to PROVIDERS.
+Providers: `bitstream` parses the stream itself (H.264, HEVC), `native` takes what the stock decoder exports (H.264,
+MPEG-4, MPEG-2), `transcode` re-encodes the pictures in memory (any codec), `none` leaves packet bits and frame types
+only. A provider is a generator (file, info, options) -> (Picture, FrameSignals): another one plugs in by adding it to
+PROVIDERS.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
@@ -24,10 +25,15 @@ from ov_encoder.codec.transcode import transcode
 from ov_encoder.codec.vectors import KIND_OF_LISTS, Distances, frame_vectors, motion_grid, qp_grid, side_data_of
 from ov_encoder.errors import OvEncoderError
 
+if TYPE_CHECKING:
+    from ov_encoder.codec.bitstream.provider import Stopped
+
 MAX_SIDE = 16384  # pixels: the largest side that x264 takes
-SIGNAL_SOURCES = ("auto", "native", "transcode", "none")
+SIGNAL_SOURCES = ("auto", "bitstream", "native", "transcode", "none")
 Pairs = Generator[tuple[Picture, FrameSignals], None, None]
-_BYTES_PER_CELL = 17  # motion 8, residual 4, qp 4, kind 1
+BITSTREAM_CODECS = ("h264", "hevc")
+FROM_STREAM = ("bitstream", "native")  # providers whose maps lie on the source's own cells
+_BYTES_PER_CELL = 21  # motion 8, residual 4, bits 4, qp 4, kind 1
 
 
 @dataclass(slots=True)
@@ -42,6 +48,11 @@ class Reading:
     provenance: dict[str, Provenance]
     pairs: Pairs
     notes: list[str] = field(default_factory=list)
+    alone: Generator[FrameSignals, None, None] | None = None  # signals without pictures, where asked for
+
+    def signals(self) -> Iterator[FrameSignals]:
+        """The one pass, signals only."""
+        return (found for _, found in self.pairs) if self.alone is None else self.alone
 
 
 @contextmanager
@@ -56,19 +67,24 @@ def read(
     threads: int = 1,
     limits: Limits | None = None,
     info: MediaInfo | None = None,
+    frames: bool = True,
 ) -> Iterator[Reading]:
     """Open a source for one pass over (Picture, FrameSignals) in display order, with flat memory.
 
-    signals: "auto" (native where the codec exports vectors, else transcode), "native", "transcode" or "none".
+    signals: "auto" (bitstream where the parser reads the stream, else native where the codec exports vectors, else
+    transcode), "bitstream", "native", "transcode" or "none".
     size: (height, width) at which `transcode` works; default: the source's, at most 448 pixels on its short side.
-    cell: side of the cells of native maps, 8 pixels or 16 (less work where 16 are small enough).
-    qp: whether to fill `qp_HW`. residual: also derive the residual of native streams, by motion compensation.
+    cell: side of the cells of bitstream and native maps, 8 pixels or 16 (less work where 16 are small enough).
+    qp: whether to fill `qp_HW`. residual: whether to fill `residual_HW` of bitstream and native streams (the latter
+    by motion compensation).
     threads: as in `decode.decode`.
     info: what `inspect` said of this source, if that is known already.
+    frames: False where no pictures are wanted: then use `Reading.signals`, which `bitstream` gives without decoding,
+    on `threads` closed GOPs at a time.
 
     Raises:
         OvEncoderError: the source cannot be read, or asks for more than `limits` allow.
-        ValueError: unknown `signals`, or "native" for a codec that exports none.
+        ValueError: unknown `signals`, or "bitstream" or "native" for a stream that has none.
     """
     limits = limits or Limits()
     if size is not None:
@@ -76,23 +92,30 @@ def read(
     info = info or inspect(source, limits=limits)
     provider = choose_provider(info, signals)
     notes = list(info.notes)
+    unsaid = info.codec in BITSTREAM_CODECS and not info.bitstream.startswith("interlaced")  # `inspect` notes that
+    if signals == "auto" and provider not in ("bitstream", "none") and info.bitstream and unsaid:
+        notes.append(f"bitstream reader not used: {info.bitstream}")
     with binary(source, limits) as file:
         if provider == "transcode":
             height, width = _fit(info.height, info.width, 448) if size is None else size
         else:
             height, width = info.height, info.width
         provide, provenance = PROVIDERS[provider]
-        if provider == "native" and not residual:
-            provenance = provenance | {"residual": "absent"}
-        if provider == "native" and not qp:
-            provenance = provenance | {"qp": "absent"}
-        cell = cell if provider == "native" else CELL
-        options = _Options(height, width, cell, qp, residual, threads, limits, notes)
+        provenance = dict(provenance)
+        if provider in FROM_STREAM and not residual:
+            provenance["residual"] = "absent"
+        if provider in FROM_STREAM and not qp:
+            provenance["qp"] = "absent"
+        cell = cell if provider in FROM_STREAM else CELL
+        options = _Options(height, width, cell, qp, residual, threads, limits, notes, provenance)
         pairs = provide(file, info, options)
+        alone = _alone(file, info, options) if provider == "bitstream" and not frames else None
         try:
-            yield Reading(info, provider, height, width, cell, dict(provenance), pairs, notes)
+            yield Reading(info, provider, height, width, cell, provenance, pairs, notes, alone)
         finally:
             pairs.close()
+            if alone is not None:
+                alone.close()
 
 
 def check_size(size: object) -> None:
@@ -110,16 +133,21 @@ def choose_provider(info: MediaInfo, signals: str) -> str:
     """Which provider serves a source.
 
     Raises:
-        ValueError: unknown `signals`, or "native" for a codec that exports none.
+        ValueError: unknown `signals`, or "bitstream" or "native" for a stream that has none.
     """
     if signals not in SIGNAL_SOURCES:
         raise ValueError(f"signals={signals!r}; allowed: {', '.join(SIGNAL_SOURCES)}")
     if signals == "native" and not info.native:
         why = "; ".join(info.notes) or "the stock decoder exports nothing per block for it"
         raise ValueError(f"{info.name}: signals='native' is not possible for {info.codec} ({why}); use 'auto'")
+    if signals == "bitstream" and info.bitstream:
+        raise ValueError(f"{info.name}: signals='bitstream' is not possible ({info.bitstream}); use 'auto'")
     if info.frames < 2:
         return "none"  # one picture: nothing to be new against
     if signals == "auto":
+        # Intra pictures alone say how hard they are to code, not what is new in them: those are compared by pixels.
+        if not info.bitstream and not info.packet_key_K.all():
+            return "bitstream"
         return "native" if info.native else "transcode"
     return signals
 
@@ -128,15 +156,15 @@ def iter_signals(
     source: Source,
     *,
     signals: str = "auto",
+    frames: bool = True,
     residual: bool = True,
     size: tuple[int, int] | None = None,
     threads: int = 1,
     limits: Limits | None = None,
 ) -> Iterator[FrameSignals]:
-    """FrameSignals one by one in display order, with flat memory. Options as `read`."""
-    with read(source, signals=signals, residual=residual, size=size, threads=threads, limits=limits) as reading:
-        for _, frame_signals in reading.pairs:
-            yield frame_signals
+    """FrameSignals one by one in display order, with flat memory. Options as `read_signals`."""
+    with _signals(source, signals, frames, residual, size, threads, limits or Limits()) as reading:
+        yield from reading.signals()
 
 
 def read_signals(
@@ -151,17 +179,15 @@ def read_signals(
 ) -> ClipSignals:
     """What the stream says about each block of every frame.
 
-    frames: False skips everything that needs pixels where the provider can: today, native motion without a
-    derived residual (the stock decoder still decodes). The other options as `read`.
+    frames: False skips everything that needs pixels where the provider can: with `bitstream` nothing is decoded at
+    all; with `native` no residual is derived (the stock decoder still decodes). The other options as `read`.
 
     Raises:
         OvEncoderError: the source cannot be read, or its maps would take more than `limits.bytes`.
-        ValueError: unknown `signals`, or "native" for a codec that exports none.
+        ValueError: unknown `signals`, or "bitstream" or "native" for a stream that has none.
     """
     limits = limits or Limits()
-    with read(
-        source, signals=signals, size=size, residual=residual and frames, threads=threads, limits=limits
-    ) as reading:
+    with _signals(source, signals, frames, residual, size, threads, limits) as reading:
         cells = -(-reading.height // reading.cell) * -(-reading.width // reading.cell)
         need = reading.info.frames * cells * _BYTES_PER_CELL
         if need > limits.bytes:
@@ -169,7 +195,7 @@ def read_signals(
                 f"{reading.info.name}: maps of {reading.info.frames} frames take {need} bytes; the limit is "
                 f"{limits.bytes} (use ov.iter_signals, or raise Limits.bytes)"
             )
-        found = [frame_signals for _, frame_signals in reading.pairs]
+        found = list(reading.signals())
         return ClipSignals(
             found,
             reading.info.codec,
@@ -182,6 +208,30 @@ def read_signals(
         )
 
 
+def _signals(
+    source: Source,
+    signals: str,
+    frames: bool,
+    residual: bool,
+    size: tuple[int, int] | None,
+    threads: int,
+    limits: Limits,
+) -> AbstractContextManager[Reading]:
+    """A reading for its signals only; without frames, a residual is not derived from pixels either."""
+    info = inspect(source, limits=limits)
+    from_bits = choose_provider(info, signals) == "bitstream"
+    return read(
+        source,
+        signals=signals,
+        size=size,
+        residual=residual and (frames or from_bits),
+        threads=threads,
+        limits=limits,
+        info=info,
+        frames=frames,
+    )
+
+
 @dataclass(slots=True)
 class _Options:
     height: int
@@ -192,6 +242,51 @@ class _Options:
     threads: int
     limits: Limits
     notes: list[str]
+    provenance: dict[str, Provenance]
+
+
+def _bitstream(file: BinaryIO, info: MediaInfo, options: _Options) -> Pairs:
+    from ov_encoder.codec.bitstream import provider
+
+    wanted = provider.Wanted(options.cell, options.qp, options.residual, options.limits)
+    try:
+        yield from _turned(
+            provider.beside(file, info, wanted, threads=options.threads, notes=options.notes), info.rotation
+        )
+    except provider.Stopped as e:
+        yield from _rest(file, info, options, e)
+
+
+def _alone(file: BinaryIO, info: MediaInfo, options: _Options) -> Generator[FrameSignals, None, None]:
+    from ov_encoder.codec.bitstream import provider
+
+    wanted = provider.Wanted(options.cell, options.qp, options.residual, options.limits)
+    try:
+        for signals in provider.alone(file, info, wanted, threads=options.threads, notes=options.notes):
+            yield upright(signals, info.rotation)
+    except provider.Stopped as e:
+        for _, signals in _rest(file, info, options, e):
+            yield signals
+
+
+def _turned(pairs: Pairs, rotation: int) -> Pairs:
+    try:
+        for picture, signals in pairs:
+            yield picture, upright(signals, rotation)
+    finally:
+        pairs.close()
+
+
+def _rest(file: BinaryIO, info: MediaInfo, options: _Options, stopped: Stopped) -> Pairs:
+    """The pictures after those that the bitstream parser could read, by the next provider on the same cells."""
+    provide, name = (_native, "native") if info.native else (_none, "none")
+    options.notes.append(f"bitstream reader stopped after {stopped.shown} pictures ({stopped}); then {name}")
+    options.provenance.update(
+        (signal, where) for signal, where in PROVIDERS[name][1].items() if options.provenance.get(signal) != "absent"
+    )
+    for picture, signals in provide(file, info, options):
+        if picture.index >= stopped.shown:
+            yield picture, signals
 
 
 def _native(file: BinaryIO, info: MediaInfo, options: _Options) -> Pairs:
@@ -258,6 +353,7 @@ Provider = Callable[[BinaryIO, MediaInfo, _Options], Pairs]
 
 # What each provider gives, and how sure it is: "native" is read from the source's own stream.
 PROVIDERS: dict[str, tuple[Provider, dict[str, Provenance]]] = {
+    "bitstream": (_bitstream, dict.fromkeys(("motion", "residual", "bits", "qp", "kind"), "native")),
     "native": (
         _native,
         {"motion": "native", "residual": "derived", "bits": "absent", "qp": "native", "kind": "native"},

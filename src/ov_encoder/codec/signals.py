@@ -46,9 +46,10 @@ class FrameSignals:
 class ClipSignals(Sequence[FrameSignals]):
     """FrameSignals of a span in display order, and who said so.
 
-    codec: FFmpeg's name of the source codec ("h264", "hevc", ...). provider: "native" (side data of the stock
-    decoder), "transcode" (a re-encode in memory), or "none". provenance: one of SIGNALS -> "native" (read from
-    the stream), "derived" (computed by us from pixels or from a transcode) or "absent".
+    codec: FFmpeg's name of the source codec ("h264", "hevc", ...). provider: "bitstream" (our own parser of the
+    stream), "native" (side data of the stock decoder), "transcode" (a re-encode in memory), or "none". provenance:
+    one of SIGNALS -> "native" (read from the stream), "derived" (computed by us from pixels or from a transcode) or
+    "absent".
     """
 
     frames: list[FrameSignals]

@@ -15,7 +15,7 @@ import numpy as np
 from ov_encoder.codec.info import MediaInfo
 from ov_encoder.codec.limits import Limits
 from ov_encoder.codec.media import Source, inspect
-from ov_encoder.codec.read import MAX_SIDE, PROVIDERS, Reading, choose_provider, read
+from ov_encoder.codec.read import FROM_STREAM, MAX_SIDE, PROVIDERS, Reading, choose_provider, read
 from ov_encoder.errors import OvEncoderError
 from ov_encoder.patchify.batch import PatchBatch, pack
 from ov_encoder.patchify.layouts import collage_batch
@@ -113,7 +113,7 @@ def _plans(
     provider = choose_provider(info, opts.signals) if mode == "codec" else "none"
     with read(
         source,
-        signals="native" if provider == "native" else "none",
+        signals=provider if provider in FROM_STREAM else "none",
         cell=_cell(info, sides),
         qp=False,
         residual=opts.signal in ("fused", "residual"),
@@ -144,7 +144,7 @@ def _windows_of_slots(
 ) -> Iterator[list[Slot]]:
     common: dict[str, Any] = {"patch": opts.patch, "seconds": seconds}
     for wanted in windows:
-        if provider == "native":
+        if provider in FROM_STREAM:
             found = native_slots(reading, wanted, grid_HW, camera=opts.camera, accumulate=opts.accumulate, **common)
         elif provider == "transcode":
             found = transcoded_slots(reading, wanted, grid_HW, camera=opts.camera, **common)

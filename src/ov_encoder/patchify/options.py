@@ -39,7 +39,7 @@ class Options:
     """Whole frames to keep, in at most two thirds of the budget."""
     signal: SignalKind = "fused"
     """What patches are ranked by."""
-    signals: Literal["auto", "native", "transcode"] = "auto"
+    signals: Literal["auto", "bitstream", "native", "transcode"] = "auto"
     """Where signals come from: the stream itself, a re-encode in memory, or auto (the stream where it can)."""
     camera: Literal["none", "median", "similarity", "affine"] = "similarity"
     """Camera motion to remove."""

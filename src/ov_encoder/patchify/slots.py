@@ -18,7 +18,7 @@ import numpy as np
 
 from ov_encoder.codec.decode import Resizer
 from ov_encoder.codec.read import Reading
-from ov_encoder.codec.signals import KIND_INTRA, FrameSignals
+from ov_encoder.codec.signals import KIND_INTRA, KIND_SKIP, FrameSignals
 from ov_encoder.codec.transcode import transcode
 from ov_encoder.patchify.camera import fit_camera
 
@@ -207,7 +207,13 @@ class _Gathered:
         if motion_YX2 is not None:
             path_YX = np.zeros(motion_YX2.shape[:2], np.float32) if self.path_YX is None else self.path_YX
             self.path_YX = _carry(path_YX, motion_YX2, weights_6, cell)
-        for name, new_YX in (("energy_YX", signals.residual_HW), ("bits_YX", signals.bits_HW)):
+        residual_YX, bits_YX = signals.residual_HW, signals.bits_HW
+        if bits_YX is not None:
+            if signals.frame_type == "I":  # says how hard it is to code, not what is new
+                residual_YX = bits_YX = None
+            elif signals.kind_HW is not None:  # what saying "nothing is new here" costs is not news
+                bits_YX = np.where(signals.kind_HW == KIND_SKIP, np.float32(0), bits_YX)
+        for name, new_YX in (("energy_YX", residual_YX), ("bits_YX", bits_YX)):
             old_YX = getattr(self, name)
             if old_YX is None or new_YX is None:
                 setattr(self, name, old_YX if new_YX is None else new_YX)

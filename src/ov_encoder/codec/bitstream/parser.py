@@ -30,7 +30,7 @@ MAPS: dict[str, tuple[type, tuple[int, ...], tuple[int, ...]]] = {
 }
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """The stream uses what the parser does not read; the message says what. The next provider takes over."""
 
 
@@ -109,14 +109,14 @@ class Parser:
         """The pictures in a packet: one, none (parameter sets alone), or several where packets were joined.
 
         Raises:
-            Refused: the stream cannot be read. MemoryError: it needs more memory than there is.
+            RefusedError: the stream cannot be read. MemoryError: it needs more memory than there is.
         """
         offset, used, frame = 0, ctypes.c_size_t(), library.CFrameInfo()
         while offset < len(packet):
             rest = packet if offset == 0 else packet[offset:]
             status = self._library.ovb_feed(self._parser, rest, len(rest), ctypes.byref(used))
             if status == library.REFUSED:
-                raise Refused(self._reason())
+                raise RefusedError(self._reason())
             if status == library.MEMORY:
                 raise MemoryError("no memory for a bitstream parser")
             offset += used.value
