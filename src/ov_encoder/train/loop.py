@@ -201,7 +201,6 @@ class Loop:
     def _one_step(self, accumulate: int, window: Window, asked: list[int]) -> dict[str, float]:
         """Forward and backward of every micro-batch, then one update, or none if something is not finite."""
         lr = learning_rate(self.step, self.optim)
-        set_rate(self.optimizer, lr)
         total: Any = 0.0
         ids: list[str] = []
         skipped: dict[str, str] = {}
@@ -228,17 +227,8 @@ class Loop:
         else:
             self.bad_in_a_row = 0
             window.add(metrics)
-            if self.optim.clip is not None and norm > self.optim.clip:
-                scale_gradients(self.optimizer, self.optim.clip / norm)
-            self.optimizer.step()
-            for scale, side in self.task.sides:
-                side.lr = lr * scale
-                side.step()
-            if self.average:
-                self.average.update(self.step + 1)
-        self.optimizer.zero_grad(set_to_none=True)
-        for _, side in self.task.sides:
-            side.zero_grad()
+            self.update(lr, norm)
+        self.forget_gradients()
         self.step += 1
         self.stopped = bool(stop)
         self._note_skipped(skipped)
@@ -247,6 +237,24 @@ class Loop:
             a + b for a, b in zip((window.tokens, window.samples, window.waited, window.flops), sums, strict=True)
         )
         return {"loss": float(total), "lr": lr, "grad_norm": float(norm), "side_grad_norm": squares**0.5}
+
+    def update(self, lr: float, norm: Tensor) -> None:
+        """Clip by the norm, then one step of every optimizer and of the average."""
+        if self.optim.clip is not None and norm > self.optim.clip:
+            scale_gradients(self.optimizer, self.optim.clip / norm)
+        set_rate(self.optimizer, lr)
+        self.optimizer.step()
+        for scale, side in self.task.sides:
+            side.lr = lr * scale
+            side.step()
+        if self.average:
+            self.average.update(self.step + 1)
+
+    def forget_gradients(self) -> None:
+        """Of the module and beside it."""
+        self.optimizer.zero_grad(set_to_none=True)
+        for _, side in self.task.sides:
+            side.zero_grad()
 
     def _skip_step(self, ids: list[str], loss: float, norm: float) -> None:
         """Count, write down which samples were in it, and stop after too many in a row."""
