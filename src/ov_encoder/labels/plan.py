@@ -38,7 +38,7 @@ def plan(config: RunConfig) -> tuple[list[tuple[str, str, str, str, str, str]], 
     rows = []
     for name in _names(config):
         seconds, size, samples, how = costs[name]
-        state = states.get(name, "stages before it")
+        state = states.get(name, "follows")
         if state:
             rows.append((name, f"run: {state}", f"{samples:,}", _duration(seconds), _bytes(size), how))
         else:
