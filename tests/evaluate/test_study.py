@@ -273,3 +273,23 @@ def test_points_count_reading():
     (point,) = points([cell()], "knn")
     assert (point.tokens, point.accuracy, point.low, point.high) == (512, 0.5, 0.4, 0.6)
     assert point.seconds == pytest.approx(0.3)
+
+
+def test_the_command(manifest, tmp_path, monkeypatch, capsys):
+    """From a manifest on disk, with readers in processes of their own; names with commas or spaces."""
+    pytest.importorskip("matplotlib")
+    from ov_encoder.cli import main
+    from ov_encoder.data.manifest import write_manifest
+    from ov_encoder.data.workers import run_in_workers
+
+    monkeypatch.setattr(extraction, "run_in_workers", run_in_workers)
+    write_manifest(tmp_path / "labels.csv", [s for s in manifest.samples if s.id[-1] in "0178"])
+    out = tmp_path / "study"
+    asked = ["study", "--data", str(tmp_path / "labels.csv"), "-o", str(out), "--policies", "uniform,random"]
+    asked += ["--baselines", "meta", "--budgets", "32", "--probes", "knn", "--frames", "8", "--size", "56", "56"]
+    assert main(asked) == 0
+    text = capsys.readouterr().out
+    assert re.search(r"^uniform +32 +32 ", text, re.M) and re.search(r"^meta +1 ", text, re.M)
+    assert str(out / "study-knn.png") in text and (out / "study.md").read_text().startswith(f"# {tmp_path.name}: ")
+    assert main([*asked, "--budgets", "many"]) == 2
+    assert "budgets='many'; must be whole numbers of tokens" in capsys.readouterr().err

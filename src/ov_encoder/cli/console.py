@@ -21,14 +21,20 @@ def print_facts(heading: str, facts: Iterable[tuple[str, str]], console: Console
     console.print(table)
 
 
-def print_table(header: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[int] = ()) -> None:
+def print_table(
+    header: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    right: Sequence[int] = (),
+    console: Console | None = None,
+) -> None:
     """A plain table; the columns in `right` are set to the right."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for i, name in enumerate(header):
         table.add_column(name, justify="right" if i in right else "left", overflow="fold")
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
-    Console().print(table)
+    (console or Console()).print(table)
 
 
 def sparkline(values: Sequence[float], width: int = 60) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -63,6 +64,7 @@ def study(
         dtype: Of the encoder and the baselines; by default that of the encoder's weights.
     """
     import torch
+    from rich.console import Console
 
     from ov_encoder.cli.console import print_table
     from ov_encoder.data.layouts import read_dataset
@@ -94,9 +96,10 @@ def study(
     place = manifest.path.resolve()
     name = str(manifest.card.get("name") or (place if place.is_dir() else place.parent).name)
     written = write(out, results, data=name, label=label, model=model, seeds=seeds, probes=chosen)
+    console = Console(width=None if sys.stdout.isatty() else 140)  # nothing is folded in a log
     for probe in chosen:
         print(f"\n{probe}")
-        print_table(*table(results, probe), right=RIGHT)
+        print_table(*table(results, probe), right=RIGHT, console=console)
     for line in trouble(results):
         print(f"note: {line}")
     print("\n" + "\n".join(str(path) for path in written))
