@@ -105,15 +105,12 @@ static size_t bits_read(const hevc *h, const uint8_t *data) {
 /* One CTB. Returns 1 if it is the segment's last. */
 static int read_ctb(hevc *h) {
     int log2 = h->sps->log2_ctb, x = h->ctb_x << log2, y = h->ctb_y << log2;
-    if (h->slice.sao_luma || h->slice.sao_chroma) {
-        read_sao(h);
-        hevc_credit(h, x, y, log2);
-    }
+    if (h->slice.sao_luma || h->slice.sao_chroma) read_sao(h); /* its bits go with those of the first split */
     hevc_read_quadtree(h, x, y, log2, 0);
     h->ctbs_read++;
     if (h->broken) return 1;
-    int end = ovb_terminate(&h->cabac);
-    hevc_credit(h, x, y, log2);
+    int end = ovb_terminate(&h->cabac); /* a hundredth of a bit, that goes to the next CTB if there is one */
+    if (end) hevc_credit(h, x, y, log2);
     return end;
 }
 

@@ -24,7 +24,7 @@ void hevc_credit_bits(hevc *h, int x, int y, int log2, int64_t bits) {
         *row += (uint32_t)bits;
         return;
     }
-    uint32_t count = (uint32_t)(c.w * c.h), share = (uint32_t)(bits / count), rest = (uint32_t)(bits % count);
+    uint32_t count = (uint32_t)(c.w * c.h), share = (uint32_t)bits / count, rest = (uint32_t)bits % count;
     for (int j = 0; j < c.h; j++, row += h->width8) {
         for (int i = 0; i < c.w; i++) {
             row[i] += share + (rest > 0);
@@ -47,18 +47,26 @@ void hevc_keep_energy(hevc *h, int x, int y, int log2, double energy) {
         for (int i = 0; i < c.w; i++) row[i] += share;
 }
 
+/* A row of equal vectors, two at a time. */
+static void fill_row(ovb_mv *row, int n, ovb_mv mv) {
+    ovb_mv two[2] = {mv, mv};
+    int i = 0;
+    for (; i + 1 < n; i += 2) memcpy(row + i, two, sizeof two);
+    if (i < n) row[i] = mv;
+}
+
 void hevc_keep_motion(hevc *h, int x, int y, int w, int height, const hevc_motion *motion) {
     int stride = h->width4, w4 = w >> 2, h4 = height >> 2;
     size_t at = (size_t)(y >> 2) * (size_t)stride + (size_t)(x >> 2);
-    hevc_motion *own = h->motion4 + at;
-    for (int j = 0; j < h4; j++, own += stride)
-        for (int i = 0; i < w4; i++) own[i] = *motion;
+    hevc_motion *own = h->motion4 + at; /* later blocks look at the right column and the lowest row only */
+    for (int j = 0; j < h4 - 1; j++, own += stride) own[w4 - 1] = *motion;
+    for (int i = 0; i < w4; i++) own[i] = *motion;
     for (int list = 0; list < 2; list++) {
         if (motion->ref[list] < 0) continue; /* as the picture was cleared */
         ovb_mv *mv = h->picture->mv[list] + at;
         int8_t *ref = h->picture->ref[list] + at, out = h->refs[list][motion->ref[list]].out;
         for (int j = 0; j < h4; j++, mv += stride, ref += stride) {
-            for (int i = 0; i < w4; i++) mv[i] = motion->mv[list];
+            fill_row(mv, w4, motion->mv[list]);
             memset(ref, out, (size_t)w4);
         }
     }

@@ -4,6 +4,8 @@
  * scaled coefficients times (N / 128)^2 in the 8-bit scale (Parseval). Where rounding would decide whether anything is
  * left at all (DC alone, transform skip) the samples are computed.
  */
+#include <string.h>
+
 #include "hevc.h"
 #include "hevc_scan.h"
 
@@ -36,6 +38,7 @@ static void start_scaler(const hevc *h, scaler *s, int log2, int skip) {
     s->skip_shift = 20 - h->sps->depth_luma;
     s->count = 0;
     s->sum = s->dc = 0;
+    if (s->bypass) memset(s->cell, 0, sizeof s->cell);
 }
 
 static inline void add_level(scaler *s, int64_t level, int position) {
@@ -146,8 +149,8 @@ void hevc_read_residual(hevc *h, int x, int y, int log2, int component, int scan
     while (blocks[last_block] != ((last_y >> 2) << sub | last_x >> 2)) last_block++;
     while (in_block[last_at] != ((last_y & 3) << 2 | (last_x & 3))) last_at++;
 
-    scaler scaler = {0};
-    if (!chroma) start_scaler(h, &scaler, log2, skip);
+    scaler scaler;
+    start_scaler(h, &scaler, log2, skip);
     uint8_t coded[9 * 9] = {0}; /* coded_sub_block_flag at y * 9 + x, with a border of zeros */
     uint8_t *sig = context + HEVC_SIG + (chroma ? 27 : 0);
     int sig_base = log2 == 3 ? (chroma ? 9 : scan ? 15 : 9) : (chroma ? 12 : 21), greater = 1;
