@@ -1,6 +1,6 @@
 """Seeds for fuzzing: small clips of many kinds, one file each, in the form that ovb_fuzz.c reads.
 
-    python fuzz/seeds.py OUT_FOLDER
+python fuzz/seeds.py OUT_FOLDER
 """
 
 from __future__ import annotations
