@@ -58,7 +58,7 @@ def plot_study(
     figure = Figure(figsize=(13.5, 5.6), dpi=130, facecolor=PAPER)
     left, right = figure.subplots(1, 2, sharey=True)
     aside = 2 ** (0.03 * (np.arange(len(names)) - (len(names) - 1) / 2))  # intervals at one budget side by side
-    figure.subplots_adjust(left=0.06, right=0.905, top=0.86, bottom=0.12, wspace=0.34)
+    figure.subplots_adjust(left=0.06, right=0.905, top=0.9, bottom=0.12, wspace=0.34)
     ends: dict[str, list[tuple[float, float]]] = {"tokens": [], "seconds": []}
     for axes, what in ((left, "tokens"), (right, "seconds")):
         axes.set_facecolor(PAPER)
