@@ -142,10 +142,11 @@ def _report(out: Path, results, tasks, config, caches, skipped) -> None:
 
     from ov_encoder.cli.console import print_table
     from ov_encoder.data.folder import write_atomically
-    from ov_encoder.evaluate.summary import document, plot_probes, table
+    from ov_encoder.evaluate.summary import LEGEND, document, plot_probes, table
 
     header, rows = table(results)
     print_table(header, rows, right=range(2, len(header)))
+    print(LEGEND)
     costs = {name: cache.costs() for name, cache in caches.items()}
     for name, cost in costs.items():
         print(

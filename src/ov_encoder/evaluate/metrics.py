@@ -103,11 +103,11 @@ def wilson(share: float, n: int) -> tuple[float, float]:
 
 
 def t_interval(values: Sequence[float]) -> tuple[float, float] | None:
-    """Student's 95 % interval of the mean; None for a single value."""
+    """Student's 95 % interval of the mean of shares, cut at 0 and 1; None for a single value."""
     if len(values) < 2:
         return None
     mean, half = float(np.mean(values)), _t975(len(values) - 1) * float(np.std(values, ddof=1)) / math.sqrt(len(values))
-    return mean - half, mean + half
+    return max(0.0, mean - half), min(1.0, mean + half)
 
 
 def _t975(df: int) -> float:

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FORMAT = "ov-encoder.probe/1"
-NAMES = {"top1": "top-1", "top5": "top-5", "mean_class": "mean class", "map": "mAP"}
+NAMES = {"top1": "top-1", "top5": "top-5", "mean_class": "class", "map": "mAP"}
+LEGEND = (
+    "percent; samples and seeds: 95 % intervals; class: mean per class; last and chosen: at the two stopping points"
+)
 _MATRIX = 20  # classes whose confusion can be read
 
 Results = Mapping[str, Sequence[ProbeResult]]  # name of a featurizer -> its probes
@@ -32,7 +35,7 @@ def table(results: Results) -> tuple[list[str], list[list[str]]]:
     """Header and rows: what is quoted with both intervals, and the other stopping point beside it."""
     some = next(iter(results.values()))[0]
     main, *others = some.best
-    header = ["features", "probe", f"{NAMES[main]} %", "95 % samples", "95 % seeds", *(f"{NAMES[n]} %" for n in others)]
+    header = ["features", "probe", NAMES[main], "samples", "seeds", *(NAMES[name] for name in others), "last", "chosen"]
     rows = []
     for name, probes in results.items():
         for r in probes:
@@ -40,8 +43,8 @@ def table(results: Results) -> tuple[list[str], list[list[str]]]:
             rest = [_percent(r.best[other].value) for other in others]
             both = [_percent(r.last[main].value), _percent(r.chosen[main].value)]
             row = [name, r.probe, _percent(quoted.value), _interval(quoted.samples), _interval(quoted.seeds)]
-            rows.append([*row, *rest, *both, f"{r.seconds:.1f}"])
-    return [*header, "last", "chosen", "s"], rows
+            rows.append([*row, *rest, *both])
+    return header, rows
 
 
 def document(
@@ -165,4 +168,4 @@ def _percent(share: float) -> str:
 
 
 def _interval(interval: Sequence[float] | None) -> str:
-    return "" if interval is None else " to ".join(_percent(v) for v in interval)
+    return "" if interval is None else "-".join(_percent(v) for v in interval)
