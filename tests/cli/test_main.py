@@ -17,7 +17,7 @@ COMMANDS = {
     "view": "FILE --out +patch",
     "models": "",
     "bench": "FILE --model --repeat --device --dtype +patch",
-    "pretrain": "RECIPE --data --out --steps --set --device --show",
+    "pretrain": "RECIPE --data --out --steps --set --probe --device --show",
     "export": "RUN --out --no-average",
     "study": "--data --out --model --policies --baselines --budgets --probes --seeds --label --train-split --val-split "
     "--fold --workers --device --dtype +patch",

@@ -93,5 +93,12 @@ def test_what_no_head_wants_is_said(manifest):
         run(source(manifest, head="object"))
 
 
+def test_bad_rows_and_cut_tars_are_not_forgotten(tmp_path):
+    rows = ["path,label,status,reason", "a.jpg,x,ok,", "b.jpg,x,bad,cannot be decoded"]
+    (tmp_path / "manifest.csv").write_text("\n".join(rows) + "\n")
+    stream = run(source(tmp_path), heads={"object": "image"}, classes={"object": None})["object"]
+    assert stream.skipped == {"b.jpg": "cannot be decoded"} and len(stream.samples) == 1
+
+
 def test_labels_are_compact(manifest):
     assert run(source(manifest))["video"].labels_SL.dtype == np.int32

@@ -1,5 +1,7 @@
 """A set of six images and four clips of two classes each, and a run that learns from it in milliseconds."""
 
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from ov_encoder.train.config import (
     TrainConfig,
     VideoConfig,
 )
+from ov_encoder.train.loader import make_patches
 from tests import clips
 
 WHOLE = PictureConfig(sizes=(56,), area=(1.0, 1.0), stretch=(1.0, 1.0), flip=0.0)
@@ -38,6 +41,15 @@ def make_set(folder: Path) -> Path:
         samples.append(Sample(f"{i}.mp4", str(path), "video", ("slow", "fast")[i % 2 : i % 2 + 1]))
     write_manifest(folder / "manifest.csv", samples)
     return folder
+
+
+def deadly(ticket, *, config, patch):
+    """Work that one sample kills, and another makes fail by a mistake of ours."""
+    if ticket.sample.id == "1.mp4":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if ticket.sample.id == "mistake":
+        raise KeyError("a bug")
+    return make_patches(ticket, config=config, patch=patch)
 
 
 def small_config(folder: Path, **loop) -> TrainConfig:

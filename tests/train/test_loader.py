@@ -2,6 +2,7 @@
 reason."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from ov_encoder.train.clip import dump_clip, load_clip, read_clip
 from ov_encoder.train.config import BatchConfig
 from ov_encoder.train.loader import Loader, make_patches
 from ov_encoder.train.pretrain import fresh_encoder, load_streams
-from tests.train.small import small_config
+from tests.train.small import deadly, small_config
 
 
 @pytest.fixture
@@ -115,6 +116,28 @@ def test_bad_samples_are_left_out_with_their_reason(config, tmp_path):
         found.close()
         assert set(skipped) == {"broken.mp4"} and "broken.mp4" in skipped["broken.mp4"] and "broken.mp4" not in ids
         assert len(ids) < 18
+
+
+def test_a_sample_that_kills_its_worker_is_left_out(config):
+    found = loader(replace(config, loop=replace(config.loop, workers=1)))
+    found._work = lambda: partial(deadly, config=config, patch=14)
+    skipped, ids = {}, []
+    for _ in range(3):
+        batch = next(found)
+        skipped |= batch.skipped
+        ids += batch.ids
+    found.close()
+    assert list(skipped) == ["1.mp4"] and "SIGKILL" in skipped["1.mp4"] and "1.mp4" not in ids and len(ids) >= 14
+
+
+def test_a_mistake_of_ours_ends_the_run(config):
+    streams = load_streams(config)
+    streams["video"].samples[:] = [replace(s, id="mistake") for s in streams["video"].samples]
+    found = loader(replace(config, loop=replace(config.loop, workers=1)), streams=streams)
+    found._work = lambda: partial(deadly, config=config, patch=14)
+    with pytest.raises(RuntimeError, match=r"preparing mistake failed:[\s\S]*KeyError: 'a bug'"):
+        next(found)
+    found.close()
 
 
 def test_nothing_but_bad_samples_is_an_error(config, tmp_path):

@@ -192,13 +192,15 @@ def test_export_writes_what_both_libraries_load(config, straight, tmp_path):
 
 def test_export_loads_in_transformers(straight, tmp_path):
     pytest.importorskip("transformers")
-    from transformers import AutoModel
+    from transformers import AutoImageProcessor, AutoModel
 
     import ov_encoder.hf  # noqa: F401
 
     export_run(straight[1], tmp_path)
     theirs = AutoModel.from_pretrained(tmp_path)
     assert torch.equal(theirs.state_dict()["head.probe"], ov.load_model(tmp_path).head.probe)
+    processor = AutoImageProcessor.from_pretrained(tmp_path)
+    assert processor.size == 56 and processor.slots == 8
 
 
 def test_metrics_and_curves(straight):

@@ -18,6 +18,7 @@ def pretrain(
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
     steps: int | None = None,
     set: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
+    probe: str | None = None,
     device: str = "auto",
     show: bool = False,
 ) -> int:
@@ -37,6 +38,8 @@ def pretrain(
         out: Folder of the run: config, metrics, curves, checkpoints.
         steps: Optimizer steps; the schedule stretches with them.
         set: Change a field of the recipe, such as optim.lr=3e-4 or heads.0.weight=2; may be given several times.
+        probe: A labelled set with splits train and test (PATH or PATH:COLUMN) for a nearest-neighbour probe, eight
+            times during the run.
         device: cpu, cuda; auto takes a GPU if there is one.
         show: Only print the config.
     """
@@ -49,7 +52,7 @@ def pretrain(
     from ov_encoder.train.parallel import start_processes
     from ov_encoder.train.pretrain import prepare_run
 
-    config = _config(recipe, data, steps, set, out)
+    config = _config(recipe, data, steps, set, probe, out)
     if show:
         _print_config(config)
         return 0
@@ -64,11 +67,13 @@ def pretrain(
         if processes.first:
             seen = epochs(config, run.streams, config.optim.steps)
             for name, stream in run.streams.items():
-                left_out = f", {len(stream.skipped)} without a label" if stream.skipped else ""
+                left_out = f", {len(stream.skipped)} left out" if stream.skipped else ""
                 print(
                     f"{name}: {len(stream.samples):,} samples, {run.task.heads[name].classes:,} classes, "
                     f"seen {seen[name]:.1f} times{left_out}"
                 )
+                for sample, reason in list(stream.skipped.items())[:5]:
+                    print(f"left out: {sample}: {reason}")
             print(f"going on from step {run.loop.step:,}" if run.resumed else "starting at step 0")
         _train(run, first=processes.first)
     if not processes.first:
@@ -83,11 +88,13 @@ def pretrain(
     return 0
 
 
-def _config(recipe: str, data: tuple[str, ...], steps: int | None, changes: tuple[str, ...], out: Path) -> TrainConfig:
+def _config(
+    recipe: str, data: tuple[str, ...], steps: int | None, changes: tuple[str, ...], probe: str | None, out: Path
+) -> TrainConfig:
     from dataclasses import replace
 
     from ov_encoder.recipes import find_recipe
-    from ov_encoder.train.config import override
+    from ov_encoder.train.config import ProbeConfig, override
 
     config = find_recipe(recipe)
     if steps is not None:
@@ -101,6 +108,11 @@ def _config(recipe: str, data: tuple[str, ...], steps: int | None, changes: tupl
         config = replace(config, heads=tuple(h for h in config.heads if h.name not in unused))
         print(f"left out, because there is no data for it: head {', '.join(unused)}")
     config = override(config, changes)
+    if probe is not None:
+        every = config.loop.probe_every or max(config.optim.steps // 8, 1)
+        config = replace(
+            config, probe=ProbeConfig(data=_source(probe, [])), loop=replace(config.loop, probe_every=every)
+        )
     if config.cache == "auto":
         config = replace(config, cache=str(out / "cache"))
     return config

@@ -86,6 +86,8 @@ def gather(
         manifest = open_samples(source["path"], label=source["label"])
         chosen = _split(manifest, source["splits"])
         ids = _read_labels(source["labels"]) if source["labels"] else None
+        if chosen and manifest.skipped:  # rows that say they are bad, ends of tars that are cut off
+            skipped[source["head"] or head_for(chosen[0].kind, heads, source["path"])] |= manifest.skipped
         for sample in chosen:
             name = source["head"] or head_for(sample.kind, heads, source["path"])
             if (sample.kind == "video") != (heads[name] == "video"):

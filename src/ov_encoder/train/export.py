@@ -11,18 +11,18 @@ import torch
 from ov_encoder.data.folder import write_atomically
 from ov_encoder.errors import OvEncoderError
 from ov_encoder.model.config import OVEncoderConfig
-from ov_encoder.model.encoder import OVEncoder
+from ov_encoder.model.encoder import CLIP_MEAN, CLIP_STD, OVEncoder
 from ov_encoder.model.weights import check_state, save_model
 from ov_encoder.train import checkpoint
 from ov_encoder.train.config import TrainConfig
 from ov_encoder.train.loop import CHECKPOINTS
 from ov_encoder.train.metrics import read_metrics
 
-CARD = "README.md"
+CARD, PROCESSOR = "README.md", "preprocessor_config.json"
 
 
 def export_run(run: str | Path, out: str | Path, *, average: bool = True) -> OVEncoder:
-    """Write config.json, model.safetensors and README.md of the newest whole checkpoint of a run.
+    """Write config.json, model.safetensors, a processor for transformers, and README.md, from the newest checkpoint.
 
     average: take the moving average of the weights where the run kept one. `ov_encoder.load_model(out)` and
     transformers (after `import ov_encoder.hf`) read the directory.
@@ -42,8 +42,20 @@ def export_run(run: str | Path, out: str | Path, *, average: bool = True) -> OVE
     check_state(encoder.state_dict(), state, str(path))
     encoder.load_state_dict(state, assign=True)
     save_model(encoder.eval(), out)
+    write_atomically(out / PROCESSOR, (json.dumps(_processor(about), indent=1) + "\n").encode())
     write_atomically(out / CARD, card(about, read_metrics(run), averaged=prefix == "average.").encode())
     return encoder
+
+
+def _processor(about: dict[str, Any]) -> dict[str, Any]:
+    """Settings of OneVisionEncoderProcessor: pictures as the run saw them, its slots."""
+    config = TrainConfig.from_dict(about["config"])
+    side = max((config.image if config.heads[0].kind != "video" else config.video.picture).sizes)
+    return {
+        "image_processor_type": "OneVisionEncoderProcessor", "size": side, "crop_size": side, "do_center_crop": True,
+        "patch_size": about["encoder"]["patch_size"], "slots": config.video.frames,
+        "image_mean": list(CLIP_MEAN), "image_std": list(CLIP_STD),
+    }  # fmt: skip
 
 
 def card(about: dict[str, Any], records: list[dict[str, Any]], *, averaged: bool) -> str:
