@@ -7,6 +7,7 @@ They end early or never, so pictures are damaged, but every decoder must read th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,8 +49,8 @@ class Bits:
         return int(text, 2).to_bytes(len(text) // 8, "big")
 
 
-def nal(kind: int, payload: bytes) -> bytes:
-    """A NAL unit with start code and emulation prevention."""
+def escaped(payload: bytes) -> bytes:
+    """With emulation prevention."""
     out, zeros = bytearray(), 0
     for byte in payload:
         if zeros == 2 and byte <= 3:
@@ -57,7 +58,12 @@ def nal(kind: int, payload: bytes) -> bytes:
             zeros = 0
         out.append(byte)
         zeros = 0 if byte else zeros + 1
-    return b"\0\0\0\1" + bytes([kind << 1, 1]) + bytes(out)
+    return bytes(out)
+
+
+def nal(kind: int, payload: bytes) -> bytes:
+    """A NAL unit with start code and emulation prevention."""
+    return b"\0\0\0\1" + bytes([kind << 1, 1]) + escaped(payload)
 
 
 @dataclass
@@ -90,6 +96,7 @@ class Stream:
     dependent: int = 0
     qp: int = 30
     references: tuple[int, ...] = (1, 2)  # distances back
+    merge_candidates: int | None = None  # None: random
     extension: int | None = None  # of the SPS: 0 range, 1 multilayer, 2 3D, 3 screen content
     range_flags: tuple[int, ...] | None = None
 
@@ -136,7 +143,9 @@ class Stream:
         pps.flags(0, 1, 0, 1, 0, self.lists_modification).ue(self.parallel_merge - 2).flags(0, 0)
         return nal(VPS, vps.ended()) + nal(SPS, sps.ended()) + nal(PPS, pps.ended())
 
-    def slice_header(self, poc: int, kind: str, *, address: int = 0, seed: int = 0) -> Bits:
+    def slice_header(
+        self, poc: int, kind: str, *, address: int = 0, seed: int = 0, entry_points: Sequence[int] = ()
+    ) -> Bits:
         """A slice segment's header. kind: I, P, B, or D for one that depends on the slice before."""
         bits, rng = Bits().flags(address == 0), np.random.default_rng(seed)
         if poc == 0:
@@ -149,7 +158,11 @@ class Stream:
         if kind != "D":
             self._slice(bits, poc, kind, rng)
         if self.tiles or self.wavefront:
-            bits.ue(0)
+            bits.ue(len(entry_points))
+            if entry_points:
+                bits.ue(31)
+                for size in entry_points:
+                    bits.u(32, size - 1)
         return bits
 
     def _slice(self, bits: Bits, poc: int, kind: str, rng: np.random.Generator) -> None:
@@ -185,7 +198,7 @@ class Stream:
                     bits.flags(int(rng.integers(2)))
                 if active[0] > 1:
                     bits.ue(int(rng.integers(active[0])))
-            bits.ue(int(rng.integers(5)))
+            bits.ue(int(rng.integers(5)) if self.merge_candidates is None else 5 - self.merge_candidates)
         bits.se(0)
 
     def slice(self, poc: int, kind: str, data: bytes, *, address: int = 0, seed: int = 0) -> bytes:
