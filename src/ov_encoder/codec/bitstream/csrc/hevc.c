@@ -82,23 +82,24 @@ static void read_slice(hevc *h, hevc_reader *r, const uint8_t *payload, size_t s
     }
 }
 
+/* Units that, behind a picture's slices, belong to the next picture (7.4.2.4.4). */
+static int starts_picture(int type, const uint8_t *payload) {
+    if (type <= HEVC_LAST_VCL) return payload[2] >> 7; /* first_slice_segment_in_pic_flag */
+    return (type >= HEVC_VPS && type <= HEVC_AUD) || type == HEVC_PREFIX_SEI || (type >= 41 && type <= 44) ||
+           (type >= 48 && type <= 55);
+}
+
 static int hevc_nal(void *state, const uint8_t *payload, size_t size) {
     hevc *h = state;
     if (size < 3) return OVB_NAL_DONE;
     int type = payload[0] >> 1 & 63, layer = (payload[0] & 1) << 5 | payload[1] >> 3, temporal = payload[1] & 7;
     if (payload[0] & 0x80 || layer != 0 || temporal == 0) return OVB_NAL_DONE; /* other layers are not ours */
-    int slice = type < 32;
-    if (h->current >= 0) {
-        int begins = slice ? payload[2] >> 7 : (type >= HEVC_VPS && type <= HEVC_AUD) || type == 39 || (type >= 41 && type <= 44) || (type >= 48 && type <= 55);
-        if (begins) return OVB_NAL_NEXT_PICTURE;
-    }
+    if (h->current >= 0 && starts_picture(type, payload)) return OVB_NAL_NEXT_PICTURE;
     hevc_reader r;
     r.parser = h->parser;
     ovb_bits_init(&r.bits, payload, size);
     ovb_skip(&r.bits, 16);
-    if (slice) {
-        if (type > HEVC_RASL_R && type < HEVC_BLA_W_LP) return OVB_NAL_DONE; /* reserved */
-        if (type > HEVC_CRA) return OVB_NAL_DONE;
+    if (type <= HEVC_RASL_R || (type >= HEVC_BLA_W_LP && type <= HEVC_CRA)) { /* the others are reserved */
         h->nal_type = type;
         h->temporal_id = temporal - 1;
         read_slice(h, &r, payload, size);

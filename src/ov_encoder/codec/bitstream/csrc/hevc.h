@@ -12,8 +12,8 @@
 
 enum hevc_nal_type {
     HEVC_RADL_N = 6, HEVC_RASL_N = 8, HEVC_RASL_R = 9, HEVC_BLA_W_LP = 16, HEVC_IDR_W_RADL = 19, HEVC_IDR_N_LP = 20,
-    HEVC_CRA = 21, HEVC_LAST_IRAP = 23, HEVC_VPS = 32, HEVC_SPS = 33, HEVC_PPS = 34, HEVC_AUD = 35, HEVC_EOS = 36,
-    HEVC_EOB = 37,
+    HEVC_CRA = 21, HEVC_LAST_IRAP = 23, HEVC_LAST_VCL = 31, HEVC_VPS = 32, HEVC_SPS = 33, HEVC_PPS = 34, HEVC_AUD = 35,
+    HEVC_EOS = 36, HEVC_EOB = 37, HEVC_PREFIX_SEI = 39,
 };
 
 enum hevc_slice_type { HEVC_B = 0, HEVC_P = 1, HEVC_I = 2 };
@@ -21,7 +21,7 @@ enum hevc_slice_type { HEVC_B = 0, HEVC_P = 1, HEVC_I = 2 };
 typedef struct hevc_slice {
     int32_t pps_id;
     uint8_t first, dependent, type, temporal_mvp, sao_luma, sao_chroma, mvd_l1_zero, cabac_init, collocated_list;
-    uint8_t chroma_qp_offsets, wave_or_tiles, rps_in_sps, list_modified[2];
+    uint8_t chroma_qp_offsets, list_modified[2];
     int32_t address;      /* of this segment's first CTB, raster */
     int32_t slice_address; /* SliceAddrRs: of the slice's first CTB */
     int32_t poc_lsb, qp, max_merge, collocated_ref;

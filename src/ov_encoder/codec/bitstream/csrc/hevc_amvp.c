@@ -88,7 +88,8 @@ static int any_reference(const hevc *h, const hevc_motion *m, int list, int ref,
 }
 
 ovb_mv hevc_predict_mv(const hevc *h, int x, int y, int w, int height, int list, int ref, int index) {
-    const hevc_motion *a[2] = {hevc_neighbour(h, x, y, x - 1, y + height), hevc_neighbour(h, x, y, x - 1, y + height - 1)};
+    const hevc_motion *a[2] = {hevc_neighbour(h, x, y, x - 1, y + height),
+                               hevc_neighbour(h, x, y, x - 1, y + height - 1)};
     const hevc_motion *b[3] = {hevc_neighbour(h, x, y, x + w, y - 1), hevc_neighbour(h, x, y, x + w - 1, y - 1),
                                hevc_neighbour(h, x, y, x - 1, y - 1)};
     ovb_mv mv_a = {0, 0}, mv_b = {0, 0}, out = {0, 0};

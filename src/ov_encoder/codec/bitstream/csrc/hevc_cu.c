@@ -149,7 +149,8 @@ static ovb_mv read_mvd(hevc *h) {
 }
 
 static ovb_mv add_mv(ovb_mv a, ovb_mv b) { /* modulo 2^16 (8.5.3.2.1) */
-    ovb_mv sum = {(int16_t)(uint16_t)((uint16_t)a.x + (uint16_t)b.x), (int16_t)(uint16_t)((uint16_t)a.y + (uint16_t)b.y)};
+    ovb_mv sum = {(int16_t)(uint16_t)((uint16_t)a.x + (uint16_t)b.x),
+                  (int16_t)(uint16_t)((uint16_t)a.y + (uint16_t)b.y)};
     return sum;
 }
 

@@ -91,7 +91,8 @@ static void check_end(const hevc *h, const uint8_t *data, size_t bits, size_t by
     if (bits & 7 && (uint8_t)(data[end - 1] << (bits & 7))) sub->exact = 0;
     if (last) {
         if (ovb_stop_bit(data, bytes) + 1 != bits) sub->exact = 0;
-    } else if (sub->read >= h->slice.entry_points || escaped_size(data, end, &sub->zeros) != (size_t)h->entry[sub->read] + 1) {
+    } else if (sub->read >= h->slice.entry_points ||
+               escaped_size(data, end, &sub->zeros) != (size_t)h->entry[sub->read] + 1) {
         sub->exact = 0;
     }
     sub->read++;
@@ -148,7 +149,8 @@ const char *hevc_read_data(hevc *h, const uint8_t *payload, size_t size) {
         int last = read_ctb(h);
         if (!h->broken && ovb_cabac_overran(&h->cabac)) h->broken = 1;
         if (h->broken) return "slice data that contradict the standard";
-        if (h->pps->wavefront && h->ctb_x == h->tile_left[h->ctb_x] + 1) memcpy(h->context_row, h->context, HEVC_CONTEXTS);
+        if (h->pps->wavefront && h->ctb_x == h->tile_left[h->ctb_x] + 1)
+            memcpy(h->context_row, h->context, HEVC_CONTEXTS);
         if (last) break;
         if (++ts == h->ctbs) return "slice data beyond the picture";
     }

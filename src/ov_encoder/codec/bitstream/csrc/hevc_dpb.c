@@ -1,4 +1,5 @@
-/* Which pictures are kept and referred to: picture order count (8.3.1), reference picture set (8.3.2), lists (8.3.4). */
+/* Which pictures are kept and referred to: picture order count (8.3.1), reference picture set (8.3.2), reference lists
+ * (8.3.4). */
 #include <string.h>
 
 #include "hevc.h"

@@ -64,8 +64,8 @@ static int neighbours(const hevc *h, int x, int y, int w, int height, int part, 
 static int collocated(const hevc *h, int x, int y, int w, int height, hevc_motion *out) {
     memset(out, 0, sizeof *out);
     for (int list = 0; list < 2; list++) {
-        int found = (list == 0 || h->slice.type == HEVC_B) && hevc_temporal_mv(h, x, y, w, height, list, 0, &out->mv[list]);
-        out->ref[list] = found ? 0 : -1;
+        int wanted = list == 0 || h->slice.type == HEVC_B;
+        out->ref[list] = wanted && hevc_temporal_mv(h, x, y, w, height, list, 0, &out->mv[list]) ? 0 : -1;
     }
     return out->ref[0] >= 0 || out->ref[1] >= 0;
 }

@@ -34,7 +34,6 @@ typedef struct hevc_sps {
     int32_t crop_left, crop_right, crop_top, crop_bottom; /* luma samples */
     int32_t depth_luma, depth_chroma;
     int32_t log2_poc_lsb;
-    int32_t max_buffering; /* sps_max_dec_pic_buffering_minus1 of the highest sub-layer */
     int32_t log2_min_cb, log2_ctb, log2_min_tb, log2_max_tb;
     int32_t depth_inter, depth_intra; /* max_transform_hierarchy_depth */
     int32_t rps_count;

@@ -20,7 +20,9 @@ static inline int hevc_part_direction(int mode) {
 /* The block of one part, inside its coding unit of `size`. */
 static inline void hevc_part_block(int mode, int part, int size, hevc_block *block) {
     int half = size >> 1, quarter = size >> 2;
-    int cut = mode == HEVC_2NxnU || mode == HEVC_nLx2N ? quarter : mode == HEVC_2NxnD || mode == HEVC_nRx2N ? size - quarter : half;
+    int cut = half;
+    if (mode == HEVC_2NxnU || mode == HEVC_nLx2N) cut = quarter;
+    if (mode == HEVC_2NxnD || mode == HEVC_nRx2N) cut = size - quarter;
     int direction = hevc_part_direction(mode);
     block->x = block->y = 0;
     block->w = block->h = size;

@@ -17,8 +17,10 @@ static void read_tiles(hevc_reader *r, hevc_pps *p) {
     p->tile_rows = 1 + UE(HEVC_MAX_TILE_ROWS - 1, num_tile_rows_minus1);
     p->uniform_tiles = FLAG(uniform_spacing_flag);
     if (!p->uniform_tiles) {
-        for (int i = 0; i + 1 < p->tile_columns; i++) p->column_width[i] = (uint16_t)(UE(65534, column_width_minus1) + 1);
-        for (int i = 0; i + 1 < p->tile_rows; i++) p->row_height[i] = (uint16_t)(UE(65534, row_height_minus1) + 1);
+        for (int i = 0; i + 1 < p->tile_columns; i++)
+            p->column_width[i] = (uint16_t)(UE(65534, column_width_minus1) + 1);
+        for (int i = 0; i + 1 < p->tile_rows; i++)
+            p->row_height[i] = (uint16_t)(UE(65534, row_height_minus1) + 1);
     }
     FLAG(loop_filter_across_tiles_enabled_flag);
 }

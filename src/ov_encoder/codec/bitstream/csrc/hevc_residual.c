@@ -134,7 +134,8 @@ void hevc_read_residual(hevc *h, int x, int y, int log2, int component, int scan
     ovb_cabac c = h->cabac; /* in registers */
     const int chroma = component > 0;
     uint8_t *context = h->context;
-    int skip = h->pps->transform_skip && !h->cu.bypass && log2 == 2 && ovb_decision(&c, &context[HEVC_SKIP_TU + chroma]);
+    int skip = h->pps->transform_skip && !h->cu.bypass && log2 == 2 &&
+               ovb_decision(&c, &context[HEVC_SKIP_TU + chroma]);
     int prefix_x = read_last_prefix(&c, context + HEVC_LAST_X, log2, chroma);
     int prefix_y = read_last_prefix(&c, context + HEVC_LAST_Y, log2, chroma);
     int last_x = last_position(&c, prefix_x), last_y = last_position(&c, prefix_y);
@@ -149,8 +150,8 @@ void hevc_read_residual(hevc *h, int x, int y, int log2, int component, int scan
     while (blocks[last_block] != ((last_y >> 2) << sub | last_x >> 2)) last_block++;
     while (in_block[last_at] != ((last_y & 3) << 2 | (last_x & 3))) last_at++;
 
-    scaler scaler;
-    start_scaler(h, &scaler, log2, skip);
+    scaler sum;
+    start_scaler(h, &sum, log2, skip);
     uint8_t coded[9 * 9] = {0}; /* coded_sub_block_flag at y * 9 + x, with a border of zeros */
     uint8_t *sig = context + HEVC_SIG + (chroma ? 27 : 0);
     int sig_base = log2 == 3 ? (chroma ? 9 : scan ? 15 : 9) : (chroma ? 12 : 21), greater = 1;
@@ -192,9 +193,9 @@ void hevc_read_residual(hevc *h, int x, int y, int log2, int component, int scan
         if (chroma) continue;
         for (int k = 0; k < n; k++) {
             int p = in_block[at[k]];
-            add_level(&scaler, level[k], ((by << 2 | p >> 2) << log2) + (bx << 2 | (p & 3)));
+            add_level(&sum, level[k], ((by << 2 | p >> 2) << log2) + (bx << 2 | (p & 3)));
         }
     }
     h->cabac = c;
-    if (!chroma) keep_energy(h, x, y, &scaler);
+    if (!chroma) keep_energy(h, x, y, &sum);
 }

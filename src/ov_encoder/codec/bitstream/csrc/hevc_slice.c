@@ -35,11 +35,11 @@ static void read_long_term(const hevc_sps *sps, hevc_reader *r, hevc_slice *s) {
 
 static void read_references(const hevc_sps *sps, hevc_reader *r, hevc_slice *s) {
     s->poc_lsb = (int32_t)U(sps->log2_poc_lsb, slice_pic_order_cnt_lsb);
-    s->rps_in_sps = FLAG(short_term_ref_pic_set_sps_flag);
-    if (!s->rps_in_sps) {
+    if (!FLAG(short_term_ref_pic_set_sps_flag)) {
         hevc_read_rps(r, sps->rps, sps->rps_count, 1, &s->rps);
     } else {
-        uint32_t index = sps->rps_count > 1 ? U(hevc_ceil_log2((uint32_t)sps->rps_count), short_term_ref_pic_set_idx) : 0;
+        int bits = hevc_ceil_log2((uint32_t)sps->rps_count);
+        uint32_t index = bits ? U(bits, short_term_ref_pic_set_idx) : 0;
         if (index >= (uint32_t)sps->rps_count)
             r->bits.error = 1;
         else
@@ -64,11 +64,12 @@ static void read_weights(const hevc_sps *sps, hevc_reader *r, const hevc_slice *
     if (sps->chroma) SE(-7, 7, delta_chroma_log2_weight_denom);
     for (int list = 0; list < (s->type == HEVC_B ? 2 : 1); list++) {
         uint8_t luma[HEVC_MAX_REFS] = {0}, chroma[HEVC_MAX_REFS] = {0};
-        for (int i = 0; i < s->refs[list]; i++) luma[i] = hevc_flag(r, list ? "luma_weight_l1_flag" : "luma_weight_l0_flag");
+        int count = s->refs[list] < HEVC_MAX_REFS ? s->refs[list] : HEVC_MAX_REFS;
+        for (int i = 0; i < count; i++) luma[i] = hevc_flag(r, list ? "luma_weight_l1_flag" : "luma_weight_l0_flag");
         if (sps->chroma)
-            for (int i = 0; i < s->refs[list]; i++)
+            for (int i = 0; i < count; i++)
                 chroma[i] = hevc_flag(r, list ? "chroma_weight_l1_flag" : "chroma_weight_l0_flag");
-        for (int i = 0; i < s->refs[list]; i++) {
+        for (int i = 0; i < count; i++) {
             if (luma[i]) {
                 hevc_se(r, -128, 127, list ? "delta_luma_weight_l1" : "delta_luma_weight_l0");
                 hevc_se(r, -32768, 32767, list ? "luma_offset_l1" : "luma_offset_l0");
@@ -92,7 +93,8 @@ static const char *read_inter(const hevc_sps *sps, const hevc_pps *pps, hevc_rea
     if (total == 0) return "an inter slice without references";
     if (pps->lists_modification && total > 1) {
         for (int list = 0; list < lists; list++) {
-            s->list_modified[list] = hevc_flag(r, list ? "ref_pic_list_modification_flag_l1" : "ref_pic_list_modification_flag_l0");
+            s->list_modified[list] =
+                hevc_flag(r, list ? "ref_pic_list_modification_flag_l1" : "ref_pic_list_modification_flag_l0");
             if (!s->list_modified[list]) continue;
             for (int i = 0; i < s->refs[list]; i++) {
                 uint32_t entry = hevc_u(r, hevc_ceil_log2((uint32_t)total), list ? "list_entry_l1" : "list_entry_l0");

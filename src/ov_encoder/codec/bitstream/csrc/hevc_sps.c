@@ -101,7 +101,7 @@ int hevc_read_sps(hevc_reader *r, hevc_sps *s) {
     s->log2_poc_lsb = 4 + UE(12, log2_max_pic_order_cnt_lsb_minus4);
     int all = FLAG(sps_sub_layer_ordering_info_present_flag);
     for (int i = all ? 0 : sub_layers; i <= sub_layers; i++) {
-        s->max_buffering = UE(HEVC_MAX_REFS, sps_max_dec_pic_buffering_minus1);
+        UE(HEVC_MAX_REFS, sps_max_dec_pic_buffering_minus1);
         UE(HEVC_MAX_REFS, sps_max_num_reorder_pics);
         UE(UINT32_MAX - 1, sps_max_latency_increase_plus1);
     }

@@ -41,9 +41,9 @@ static int scan_of(const hevc *h, int log2, int component, int mode) {
 static void read_chroma(hevc *h, int x, int y, int log2, int part, flags f) {
     int blocks = h->sps->chroma == 2 ? 2 : 1;
     for (int component = 1; component < 3; component++) {
-        int coded = component == 1 ? f.cb : f.cr;
+        int coded = component == 1 ? f.cb : f.cr, scan = scan_of(h, log2, component, h->cu.mode_chroma[part]);
         for (int i = 0; i < blocks; i++)
-            if (coded >> i & 1) hevc_read_residual(h, x, y, log2, component, scan_of(h, log2, component, h->cu.mode_chroma[part]));
+            if (coded >> i & 1) hevc_read_residual(h, x, y, log2, component, scan);
     }
 }
 
@@ -73,7 +73,8 @@ static int read_chroma_flags(hevc *h, int depth, int both) {
 }
 
 /* Recursion is as deep as log2_ctb - log2_min_tb, at most 4. */
-static void read_tree(hevc *h, int x, int y, int base_x, int base_y, int log2, int depth, int block, int part, flags parent) {
+static void read_tree(hevc *h, int x, int y, int base_x, int base_y, int log2, int depth, int block, int part,
+                      flags parent) {
     const hevc_sps *sps = h->sps;
     const hevc_cu *cu = &h->cu;
     int split;
