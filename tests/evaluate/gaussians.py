@@ -1,4 +1,5 @@
-"""A cache in memory with known truth: two Gaussians. As a program: one process of a group runs a probe on it."""
+"""A cache in memory with known truth: two Gaussians. As a program: one process of groups of one, two and three
+runs a probe on it."""
 
 import numpy as np
 import torch
@@ -45,15 +46,19 @@ def split(cache, train):
 
 if __name__ == "__main__":
     import json
+    import sys
 
     import torch.distributed as dist
 
     from ov_encoder.evaluate.protocol import make_task, run_probe
 
     torch.set_num_threads(1)
-    dist.init_process_group("gloo")
+    rank, meeting = int(sys.argv[1]), sys.argv[2]
     cache = Gaussians(60 + 37, distance=2.0)
-    result = run_probe("linear", cache, make_task(*split(cache, 60), cache), seeds=3, epochs=3)
-    counted = len(result.right_N)
-    dist.destroy_process_group()
-    print(json.dumps({"seeds": result.seeds, "top1": result.best["top1"].value, "counted": counted}))
+    task = make_task(*split(cache, 60), cache)
+    for world in range(rank + 1, 4):  # this process takes part in groups of up to three
+        dist.init_process_group("gloo", init_method=f"file://{meeting}-{world}", rank=rank, world_size=world)
+        result = run_probe("linear", cache, task, seeds=3, epochs=3)
+        dist.destroy_process_group()
+        found = {"seeds": result.seeds, "top1": result.best["top1"].value, "counted": len(result.right_N)}
+        print(json.dumps(found))

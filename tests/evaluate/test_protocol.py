@@ -81,7 +81,7 @@ def test_the_choice_is_made_on_training_samples_alone():
             run_probe(probe, cache, make_task(train, labels, cache), seeds=2, **quick(probe)) for labels in (val, lied)
         )
         assert [s for s in honest.seeds] == [s for s in told.seeds]
-        np.testing.assert_array_equal(honest.scores_NC, told.scores_NC)
+        np.testing.assert_array_equal(honest.scores_SNC, told.scores_SNC)
         assert honest.best["top1"].value == pytest.approx(1 - told.best["top1"].value)
 
 
@@ -131,7 +131,7 @@ def test_samples_that_take_no_part_are_named():
     assert task.skipped == {val[0].id: "error: cut off", bare.id: "no label"}
     assert task.notes[0] == "1 classes have no training sample and count as wrong: new" and "new" in task.classes
     result = run_probe("knn", cache, task)
-    assert result.scores_NC.shape == (28, 3) and result.right_N[0] == 0
+    assert result.scores_SNC.shape == (1, 28, 3) and result.right_N[0] == 0
     assert len(result.right_N) == len(task.val_ids) == 28
 
 
@@ -178,29 +178,21 @@ def test_neighbours_weigh_by_cosine():
         knn_scores(train, targets, train, k=0)
 
 
-def test_any_number_of_processes_gives_the_same_numbers_and_counts_every_sample_once():
-    def run(processes, port):
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-        started = [
-            subprocess.Popen(
-                [sys.executable, "-m", "tests.evaluate.gaussians"],
-                cwd=ROOT,
-                env=environment | {"RANK": str(r), "WORLD_SIZE": str(processes)},
-                stdout=subprocess.PIPE,
-            )
-            for r in range(processes)
-        ]
-        return [process.communicate(timeout=120)[0].decode() for process in started]
-
-    import socket
-
-    found = []
-    for processes in (1, 2, 3):
-        with socket.socket() as s:
-            s.bind(("127.0.0.1", 0))
-            port = s.getsockname()[1]
-        found += run(processes, port)
-    assert len(found) == 6 and len(set(found)) == 1
+def test_any_number_of_processes_gives_the_same_numbers_and_counts_every_sample_once(tmp_path):
+    command = [sys.executable, "-m", "tests.evaluate.gaussians"]
+    options = {"cwd": ROOT, "env": {**os.environ, "OMP_NUM_THREADS": "1"}, "stdout": subprocess.PIPE, "text": True}
+    running = [
+        subprocess.Popen(
+            [*command, str(rank), str(tmp_path / "meeting")],
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(3)
+    ]
+    found = [line for process in running for line in process.communicate(timeout=120)[0].splitlines()]
+    assert len(found) == 3 + 2 + 1 and len(set(found)) == 1
     report = json.loads(found[0])
     assert [s["seed"] for s in report["seeds"]] == [0, 1, 2] and report["counted"] == 37
     assert report["top1"] * 37 * 3 == pytest.approx(round(report["top1"] * 37 * 3))  # a share of 37 samples, 3 seeds

@@ -10,6 +10,8 @@ import tyro
 
 from ov_encoder.cli.options import Options, PatchOptions
 
+_SHOWN = 20  # samples that were left out, on the console
+
 
 def probe(
     *,
@@ -142,6 +144,7 @@ def _report(out: Path, results, tasks, config, caches, skipped) -> None:
 
     from ov_encoder.cli.console import print_table
     from ov_encoder.data.folder import write_atomically
+    from ov_encoder.data.manifest import NAMES
     from ov_encoder.evaluate.summary import LEGEND, document, plot_probes, table
 
     header, rows = table(results)
@@ -156,14 +159,17 @@ def _report(out: Path, results, tasks, config, caches, skipped) -> None:
         print(f"{name}: always saying the most frequent class: {100 * tasks[name].chance:.1f} %")
         for note in tasks[name].notes:
             print(f"{name}: {note}")
-        for sample, reason in tasks[name].skipped.items():
+        for sample, reason in list(tasks[name].skipped.items())[:_SHOWN]:
             print(f"left out: {sample}: {reason}")
+        if (more := len(tasks[name].skipped) - _SHOWN) > 0:
+            print(f"left out: {more} more, see probe.json")
     written = document(
         results, tasks, config=config, runs={name: cache.run for name, cache in caches.items()}, costs=costs
     )
     out.mkdir(parents=True, exist_ok=True)
     write_atomically(out / "probe.json", (json.dumps(written | {"skipped": skipped}, indent=1) + "\n").encode())
-    name = config["card"].get("name") or Path(config["data"]).parent.name
+    path = Path(config["data"])
+    name = config["card"].get("name") or (path.parent.name if path.name in NAMES else path.stem)
     figure = plot_probes(results, tasks, title=f"{name}: probes on frozen features")
     figure.savefig(out / "probe.png")
     print(f"wrote {out / 'probe.json'} and {out / 'probe.png'}")

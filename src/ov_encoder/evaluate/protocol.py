@@ -5,7 +5,7 @@ stopping point on what was held out, train once more on all training samples wit
 the validation samples, once. The preset `reference` is the paper's protocol instead: one rate, no choice, and beside
 the last epoch the best one on the validation samples, which is what its authors report.
 
-Shapes: N = samples, C = classes, G = heads of the grid, D = width.
+Shapes: N = samples, C = classes, S = seeds, G = heads of the grid, D = width.
 """
 
 from __future__ import annotations
@@ -126,8 +126,8 @@ class SeedOutcome:
 class ProbeResult:
     """What one probe says. headline: "chosen" or "last", the one to quote.
 
-    last, chosen: metric -> Estimate, at the last step and at the chosen one. Of the headline: scores_NC, validation
-    scores averaged over seeds, and right_N, the share of seeds that are right about each sample (top-1).
+    last, chosen: metric -> Estimate, at the last step and at the chosen one. Of the headline: scores_SNC, validation
+    scores of each seed, and right_N, the share of seeds that are right about each sample (top-1).
     """
 
     probe: str
@@ -137,7 +137,7 @@ class ProbeResult:
     seeds: list[dict[str, Any]]
     recipe: dict[str, Any]
     seconds: float
-    scores_NC: np.ndarray = field(repr=False)
+    scores_SNC: np.ndarray = field(repr=False)
     right_N: np.ndarray = field(repr=False)
 
     @property
@@ -253,7 +253,7 @@ def run_probe(
         seeds=[{"seed": o.seed, **o.chosen} for o in outcomes],
         recipe=asdict(recipe) if recipe else {"vector": vector},
         seconds=time.perf_counter() - began,
-        scores_NC=np.mean(quoted, axis=0),
+        scores_SNC=np.stack(quoted),
         right_N=np.mean([in_top(scores, labels_NC.argmax(axis=1), 1) for scores in quoted], axis=0),
     )
 

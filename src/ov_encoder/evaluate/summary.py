@@ -23,9 +23,7 @@ if TYPE_CHECKING:
 
 FORMAT = "ov-encoder.probe/1"
 NAMES = {"top1": "top-1", "top5": "top-5", "mean_class": "class", "map": "mAP"}
-LEGEND = (
-    "percent; samples and seeds: 95 % intervals; class: mean per class; last and chosen: at the two stopping points"
-)
+LEGEND = "percent; samples, seeds: 95 % intervals; class: mean per class; last, chosen: at these stopping points"
 _MATRIX = 20  # classes whose confusion can be read
 
 Results = Mapping[str, Sequence[ProbeResult]]  # name of a featurizer -> its probes
@@ -83,7 +81,7 @@ def document(
 def plot_probes(results: Results, tasks: Mapping[str, Task], *, title: str) -> Figure:
     """The quoted metric of every probe with its intervals; for up to 20 classes a confusion matrix beside it.
 
-    The matrix is of the first features and the probe that chose best. Thin line: 95 % over samples; thick: over seeds.
+    The matrix is of the first features' best probe, all seeds. Thin line: 95 % over samples, thick: over seeds.
 
     Raises:
         OvEncoderError: matplotlib is missing.
@@ -102,7 +100,9 @@ def plot_probes(results: Results, tasks: Mapping[str, Task], *, title: str) -> F
     _draw_bars(axes[0], results, task.chance)
     if matrix:
         best = max(results[first], key=lambda r: next(iter(r.best.values())).value)
-        _draw_matrix(axes[1], confusion(best.scores_NC, task.val_targets_NC.numpy().argmax(axis=1)), task.classes)
+        y_N = task.val_targets_NC.numpy().argmax(axis=1)
+        counts_CC = np.sum([confusion(scores_NC, y_N) for scores_NC in best.scores_SNC], axis=0)
+        _draw_matrix(axes[1], counts_CC, task.classes)
         axes[1].set_title(f"{first}, {best.probe}: share of each true class, %", loc="left", color=INK, fontsize=10)
     figure.suptitle(title, x=0.01, ha="left", color=INK, fontsize=12)
     return figure
