@@ -181,16 +181,8 @@ def test_neighbours_weigh_by_cosine():
 def test_any_number_of_processes_gives_the_same_numbers_and_counts_every_sample_once(tmp_path):
     command = [sys.executable, "-m", "tests.evaluate.gaussians"]
     options = {"cwd": ROOT, "env": {**os.environ, "OMP_NUM_THREADS": "1"}, "stdout": subprocess.PIPE, "text": True}
-    running = [
-        subprocess.Popen(
-            [*command, str(rank), str(tmp_path / "meeting")],
-            cwd=ROOT,
-            env=environment,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(3)
-    ]
+    place = str(tmp_path / "meeting")
+    running = [subprocess.Popen([*command, str(rank), place], **options) for rank in range(3)]
     found = [line for process in running for line in process.communicate(timeout=120)[0].splitlines()]
     assert len(found) == 3 + 2 + 1 and len(set(found)) == 1
     report = json.loads(found[0])
