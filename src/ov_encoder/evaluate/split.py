@@ -58,21 +58,22 @@ def train_and_validation(
         if not parts[1]:
             raise ValueError(f"{manifest.path}: {len(samples)} samples cannot be split: no class has two")
         return *parts, f"no split column: {HELD_OUT:.0%} of each class (seed {seed}) validate, the others train"
-    chosen_train = train or _by_name(manifest, TRAIN, "train")
-    chosen_val = validation or _by_name(manifest, VALIDATION, "validation")
+    chosen_train = train or _by_name(manifest, TRAIN)
+    chosen_val = validation or _by_name(manifest, VALIDATION)
     if chosen_train == chosen_val:
         raise ValueError(f"split {chosen_train!r} cannot both train and validate")
     return manifest.split(chosen_train), manifest.split(chosen_val), f"splits {chosen_train!r} and {chosen_val!r}"
 
 
-def _by_name(manifest: Manifest, names: Sequence[str], what: str) -> str:
+def _by_name(manifest: Manifest, names: Sequence[str]) -> str:
     for name in names:
         for split in manifest.splits:
             if split.lower() == name:
                 return split
     found = ", ".join(f"{name or '(none)'}: {n}" for name, n in sorted(manifest.splits.items()))
+    option = f"--{'val' if names == VALIDATION else 'train'}-split"
     raise ValueError(
-        f"{manifest.path}: no split is called {' or '.join(names)}; there are {found}; name one with --{'val' if what == 'validation' else what}-split"
+        f"{manifest.path}: no split is called {' or '.join(names)}; there are {found}; name one with {option}"
     )
 
 
