@@ -168,7 +168,7 @@ def test_motion_of_b_frames_is_per_frame_too(pyramid):
 
 
 def test_an_i_frame_has_no_motion_and_is_intra_everywhere():
-    clip = ov.read_signals(encode(moving_object(12, 96, 128).frames_THW3, gop=4))
+    clip = ov.read_signals(encode(moving_object(12, 96, 128).frames_THW3, gop=4), signals="native")
     assert [frame.frame_type for frame in clip] == list("IPPP" * 3)
     for frame in clip:
         if frame.frame_type == "I":

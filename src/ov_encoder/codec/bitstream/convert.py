@@ -1,102 +1,99 @@
 """Parsed pictures to FrameSignals: vectors become pixels per frame of display distance, sums become means.
 
-Shapes: H, W = rows and columns of cells; D = pictures in decoding order; K = packets; 2 = list 0, list 1.
+Shapes: H, W = rows and columns of cells; D = pictures in decoding order; K = packets; R = references of a picture.
 """
 
 from __future__ import annotations
 
-import numba
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import numpy as np
 
-from ov_encoder.codec.bitstream.parser import KIND_MISSING, ParsedFrame, RefusedError
+from ov_encoder.codec.bitstream.parser import ParsedFrame, Parser, RefusedError
 from ov_encoder.codec.info import MediaInfo
+from ov_encoder.codec.limits import Limits
 from ov_encoder.codec.signals import FrameSignals
 
-_FAR = 1024  # frames: a reference that is further away says nothing about speed
+PARSER_BYTES = 1 << 30  # memory of one parser, as a decoder's not counted in the caller's limits
 
 
-class Ranks:
-    """Display rank of every packet; None where the stream has no times (raw H.264 and HEVC)."""
+@dataclass(slots=True)
+class Wanted:
+    """What a reading asks for: the side of cells, and which maps."""
 
-    def __init__(self, info: MediaInfo) -> None:
-        K = len(info.packet_time_K)
-        self.rank_K: np.ndarray | None = None
-        if K and not np.isnan(info.packet_time_K).any():
-            self.rank_K = np.empty(K, np.int64)
-            self.rank_K[np.argsort(info.packet_time_K, kind="stable")] = np.arange(K)
+    cell: int
+    qp: bool
+    residual: bool
+    limits: Limits
 
 
-class Converter:
-    """Maps of one parser's pictures, in the order of decoding. One per parser."""
+def display_ranks(info: MediaInfo) -> np.ndarray | None:
+    """Place of every packet in the order of display [K]; None where the stream has no times (raw H.264 and HEVC)."""
+    K = len(info.packet_time_K)
+    if not K or np.isnan(info.packet_time_K).any():
+        return None
+    rank_K = np.empty(K, np.int64)
+    rank_K[np.argsort(info.packet_time_K, kind="stable")] = np.arange(K)
+    return rank_K
 
-    def __init__(self, info: MediaInfo, ranks: Ranks, *, cell: int) -> None:
-        self._info, self._rank_K, self._cell = info, ranks.rank_K, cell
+
+class SignalParser:
+    """A parser whose pictures come as FrameSignals. Not to be shared between threads."""
+
+    def __init__(self, info: MediaInfo, wanted: Wanted, rank_K: np.ndarray | None) -> None:
+        self._info, self._rank_K, self._cell = info, rank_K, wanted.cell
         self._rank_D: list[int] = []
+        self._packet = 0
+        self._parser = Parser(
+            info.codec,
+            cell=wanted.cell,
+            wanted=("velocity", "kind", "bits", *(["qp"] * wanted.qp), *(["energy"] * wanted.residual)),
+            distance=self._distances,
+            pixels=wanted.limits.pixels,
+            memory=PARSER_BYTES,
+        )
 
-    @staticmethod
-    def wanted(ranks: Ranks, *, qp: bool, residual: bool) -> tuple[str, ...]:
-        """Names of the parser's maps that are needed."""
-        distance = "poc" if ranks.rank_K is None else "age"
-        return ("motion", distance, "valid", "kind", "bits", *(["qp"] * qp), *(["energy"] * residual))
+    def close(self) -> None:
+        """Give the memory back."""
+        self._parser.close()
 
-    def __call__(self, parsed: ParsedFrame, packet: int) -> FrameSignals:
-        """Signals on the shown picture's cells; without maps where the picture is damaged.
+    def feed(self, data: bytes, packet: int) -> Iterator[tuple[ParsedFrame, FrameSignals]]:
+        """The pictures in a packet, with their signals on the shown picture's cells; no maps where damaged.
 
         `index` and `time_s` are for the caller to set.
 
         Raises:
-            RefusedError: the picture's shown part does not start on a cell.
+            RefusedError: the stream cannot be read. MemoryError: it needs more memory than there is.
         """
-        self._rank_D.append(0 if self._rank_K is None else int(self._rank_K[packet]))
-        signals = FrameSignals(0, 0.0, parsed.frame_type, int(self._info.packet_bits_K[packet]))
+        self._packet = packet
+        for parsed in self._parser.feed(data):
+            yield parsed, self._signals(parsed)
+
+    def _signals(self, parsed: ParsedFrame) -> FrameSignals:
+        signals = FrameSignals(0, 0.0, parsed.frame_type, int(self._info.packet_bits_K[self._packet]))
         if parsed.damaged:
             return signals
-        cell = self._cell
+        cell, maps = self._cell, parsed.maps
         if parsed.left % cell or parsed.top % cell:
             raise RefusedError(f"the picture is cropped by {parsed.left} and {parsed.top} pixels at its left and top")
         top, left = parsed.top // cell, parsed.left // cell
         shown = (slice(top, top - (-parsed.height // cell)), slice(left, left - (-parsed.width // cell)))
-        maps = parsed.maps
-        kind_HW = np.ascontiguousarray(maps["kind"][shown])
-        assert not (kind_HW == KIND_MISSING).any()  # a picture with missing cells is damaged
-        signals.kind_HW = kind_HW
+        signals.kind_HW = np.ascontiguousarray(maps["kind"][shown])
         signals.bits_HW = np.ascontiguousarray(maps["bits"][shown])
         if "qp" in maps:
             signals.qp_HW = maps["qp"][shown].astype(np.float32)
         if "energy" in maps:
             signals.residual_HW = maps["energy"][shown] * np.float32(1 / cell**2)
         if parsed.frame_type != "I":
-            motion_HW2 = np.empty((*maps["kind"].shape, 2), np.float32)
-            steps_2HW, table, low = self._distances(parsed)
-            _velocity(maps["motion"], maps["valid"], steps_2HW, table, low, motion_HW2)
-            signals.motion_HW2 = np.ascontiguousarray(motion_HW2[shown])
+            signals.motion_HW2 = np.ascontiguousarray(maps["velocity"][shown])
         return signals
 
-    def _distances(self, parsed: ParsedFrame) -> tuple[np.ndarray, np.ndarray, int]:
-        """Per cell a number, and a table from it (minus `low`) to the reference's distance in frames; 0: unknown."""
+    def _distances(self, decode_index: int, age_R: np.ndarray, poc_R: np.ndarray) -> np.ndarray:
+        """Display distance of each reference in frames, past ones above 0; 0 where the reference was never read."""
         if self._rank_K is None:
-            per_frame = 2 if self._info.codec == "h264" else 1  # H.264 counts fields
-            poc_2HW = np.clip(parsed.maps["poc"], -_FAR, _FAR)
-            return poc_2HW, np.arange(-_FAR, _FAR + 1, dtype=np.float32) / per_frame, -_FAR
-        age_2HW = np.minimum(parsed.maps["age"], min(_FAR, parsed.decode_index + 1))
-        ranks = np.array(self._rank_D[-_FAR:][::-1], np.float32)  # by age
-        return age_2HW, np.append(ranks[0] - ranks, np.zeros(1, np.float32)), 0
-
-
-@numba.njit(cache=True, nogil=True)
-def _velocity(motion_2HW2, valid_HW, steps_2HW, table, low, motion_HW2):
-    """Mean over the lists that a cell uses of vector / distance, in pixels per frame (the vectors are in quarters)."""
-    H, W = valid_HW.shape
-    for i in range(H):
-        for j in range(W):
-            x, y, n = np.float32(0), np.float32(0), 0
-            for side in range(2):
-                if not valid_HW[i, j] >> side & 1:
-                    continue
-                distance = table[steps_2HW[side, i, j] - low]
-                if distance != 0:
-                    x += motion_2HW2[side, i, j, 0] / (4 * distance)
-                    y += motion_2HW2[side, i, j, 1] / (4 * distance)
-                    n += 1
-            motion_HW2[i, j, 0] = x / n if n else np.float32(0)
-            motion_HW2[i, j, 1] = y / n if n else np.float32(0)
+            return poc_R / (2 if self._info.codec == "h264" else 1)  # H.264 counts fields
+        assert decode_index == len(self._rank_D)
+        rank = int(self._rank_K[self._packet])
+        self._rank_D.append(rank)
+        return np.array([rank - self._rank_D[decode_index - age] for age in age_R], np.float32)

@@ -11,9 +11,10 @@ from ctypes import POINTER, Structure, c_char_p, c_int, c_int32, c_int64, c_size
 from functools import lru_cache
 from pathlib import Path
 
-VERSION = 1  # OVB_VERSION in ovb.h
+VERSION = 2  # OVB_VERSION in ovb.h
 FILE = Path(__file__).with_name("libovb.so")
 
+MAX_REFERENCES = 64  # OVB_MAX_REFERENCES
 NONE, FRAME, REFUSED, MEMORY = range(4)  # enum ovb_status
 IDR, RANDOM_ACCESS, REFERENCE, DAMAGED, EXACT_END, LOSSLESS = (1 << bit for bit in range(6))  # enum ovb_flags
 
@@ -38,7 +39,10 @@ class CFrameInfo(Structure):
 class CMaps(Structure):
     """struct ovb_maps: pointers to buffers that the caller owns, or NULL."""
 
-    _fields_ = tuple((name, c_void_p) for name in ("motion", "poc", "age", "valid", "kind", "qp", "energy", "bits"))
+    _fields_ = (
+        *((name, c_void_p) for name in ("motion", "poc", "age", "valid", "kind", "qp", "energy", "bits")),
+        *((name, c_void_p) for name in ("velocity", "distance")),
+    )
 
 
 @lru_cache(maxsize=1)
@@ -63,6 +67,8 @@ def _load() -> tuple[ctypes.CDLL | None, str]:
     library.ovb_frame_info_get.argtypes = [c_void_p, POINTER(CFrameInfo)]
     library.ovb_frame_info_get.restype = c_int
     library.ovb_frame_copy.argtypes, library.ovb_frame_copy.restype = [c_void_p, c_int, POINTER(CMaps)], c_int
+    library.ovb_frame_references.argtypes = [c_void_p, c_void_p, c_void_p]
+    library.ovb_frame_references.restype = c_int
     library.ovb_close.argtypes, library.ovb_close.restype = [c_void_p], None
     return library, ""
 

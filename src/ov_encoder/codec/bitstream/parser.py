@@ -6,7 +6,7 @@ Shapes: H, W = rows and columns of cells that cover the coded picture (ceil of i
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -27,7 +27,11 @@ MAPS: dict[str, tuple[type, tuple[int, ...], tuple[int, ...]]] = {
     "qp": (np.int16, (), ()),
     "energy": (np.float32, (), ()),
     "bits": (np.float32, (), ()),
+    "velocity": (np.float32, (), (2,)),
 }
+
+# (decode_index, ages, POC distances) of a picture and of its references -> display distances in frames, 0: not known
+Distance = Callable[[int, np.ndarray, np.ndarray], np.ndarray]
 
 
 class RefusedError(Exception):
@@ -70,7 +74,8 @@ class ParsedFrame:
 class Parser:
     """Reads one stream of Annex B packets; not to be shared between threads. The GIL is dropped while it works.
 
-    codec: "h264" or "hevc". cell: 4, 8 or 16 luma samples. wanted: names of MAPS to fill.
+    codec: "h264" or "hevc". cell: 4, 8 or 16 luma samples. wanted: names of MAPS to fill. distance: what the map
+    `velocity` (pixels per frame) needs to know of the references; without it that map is not filled.
     pixels, memory: caps per picture and in bytes; 0 leaves the library's own.
 
     Raises:
@@ -78,7 +83,14 @@ class Parser:
     """
 
     def __init__(
-        self, codec: str, *, cell: int = 8, wanted: tuple[str, ...] = tuple(MAPS), pixels: int = 0, memory: int = 0
+        self,
+        codec: str,
+        *,
+        cell: int = 8,
+        wanted: tuple[str, ...] = tuple(MAPS),
+        distance: Distance | None = None,
+        pixels: int = 0,
+        memory: int = 0,
     ) -> None:
         if codec not in CODECS:
             raise ValueError(f"codec={codec!r}; allowed: {', '.join(CODECS)}")
@@ -88,7 +100,8 @@ class Parser:
         if unknown:
             raise ValueError(f"wanted={sorted(unknown)}; allowed: {', '.join(MAPS)}")
         self._library = library.load()
-        self._cell, self._wanted = cell, wanted
+        self._cell, self._distance = cell, distance
+        self._wanted = [name for name in wanted if name != "velocity" or distance is not None]
         self._parser = self._library.ovb_open(CODECS[codec], ctypes.byref(library.CLimits(pixels, memory)))
         if not self._parser:
             raise MemoryError("no memory for a bitstream parser")
@@ -137,6 +150,12 @@ class Parser:
             dtype, before, after = MAPS[name]
             maps[name] = np.empty((*before, *grid_HW, *after), dtype)
             setattr(pointers, name, maps[name].ctypes.data)
+        if "velocity" in maps and self._distance is not None:
+            age, poc = np.zeros((2, library.MAX_REFERENCES), np.int32)
+            count = self._library.ovb_frame_references(self._parser, age.ctypes.data, poc.ctypes.data)
+            known = self._distance(info.decode_index, age[:count], poc[:count])
+            distances = np.ascontiguousarray(known, np.float32)
+            pointers.distance = distances.ctypes.data
         self._library.ovb_frame_copy(self._parser, self._cell, ctypes.byref(pointers))
         flags = info.flags
         return ParsedFrame(

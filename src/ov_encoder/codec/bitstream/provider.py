@@ -12,15 +12,17 @@ import queue
 from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
+import numpy as np
 from av.error import FFmpegError
 from av.packet import Packet
 from av.video.stream import VideoStream
 
 from ov_encoder.codec.bitstream import library
-from ov_encoder.codec.bitstream.convert import Converter, Ranks
+from ov_encoder.codec.bitstream.convert import PARSER_BYTES, SignalParser, Wanted, display_ranks
 from ov_encoder.codec.bitstream.packets import FILTERS, AnnexB, first_units
 from ov_encoder.codec.bitstream.parser import Parser, RefusedError
 from ov_encoder.codec.decode import Picture, decode
@@ -30,7 +32,6 @@ from ov_encoder.codec.media import open_video
 from ov_encoder.codec.signals import FrameSignals
 from ov_encoder.errors import OvEncoderError
 
-_PARSER_BYTES = 1 << 30  # memory of one parser, as a decoder's not counted in the caller's limits
 _AHEAD_BYTES = 256 << 20  # maps of pictures that wait for their turn
 _REORDER = 17  # pictures of a stream without times that may be decoded before they are shown
 
@@ -41,21 +42,6 @@ class Stopped(Exception):  # noqa: N818 - no error: another provider takes over
     def __init__(self, why: str, shown: int) -> None:
         super().__init__(why)
         self.shown = shown
-
-
-@dataclass(slots=True)
-class Wanted:
-    """What a reading asks for: the side of cells, and which maps."""
-
-    cell: int
-    qp: bool
-    residual: bool
-    limits: Limits
-
-    def parser(self, info: MediaInfo, ranks: Ranks) -> Parser:
-        """A parser for the stream, within the limits."""
-        maps = Converter.wanted(ranks, qp=self.qp, residual=self.residual)
-        return Parser(info.codec, cell=self.cell, wanted=maps, pixels=self.limits.pixels, memory=_PARSER_BYTES)
 
 
 @dataclass(slots=True)
@@ -88,7 +74,7 @@ def why_not(file: BinaryIO, info_codec: str, name: str, limits: Limits) -> str:
     with open_video(file, name, limits) as (container, stream):
         try:
             annexb = AnnexB(stream, info_codec)
-            with Parser(info_codec, wanted=(), pixels=limits.pixels, memory=_PARSER_BYTES) as parser:
+            with Parser(info_codec, wanted=(), pixels=limits.pixels, memory=PARSER_BYTES) as parser:
                 for number, packet in enumerate(container.demux(stream)):
                     if packet.size and any(not f.damaged for f in parser.feed(annexb(packet))):
                         return ""
@@ -109,8 +95,7 @@ class _Beside:
 
     def __init__(self, info: MediaInfo, wanted: Wanted, damage: _Damage, threads: int) -> None:
         self._info, self._damage = info, damage
-        ranks = Ranks(info)
-        self._parser, self._converter = wanted.parser(info, ranks), Converter(info, ranks, cell=wanted.cell)
+        self._parser = SignalParser(info, wanted, display_ranks(info))
         self._annexb: AnnexB | None = None
         self._worker = ThreadPoolExecutor(1, "ov-encoder-bitstream") if threads != 1 else None
         self._made: dict[int, Future[FrameSignals | None]] = {}
@@ -135,9 +120,9 @@ class _Beside:
         self._made[number] = made
 
     def _parse(self, number: int, data: bytes) -> FrameSignals | None:
-        found = None
-        for parsed in self._parser.feed(data):
-            found = self._converter(parsed, number)
+        found: FrameSignals | None = None
+        for parsed, signals in self._parser.feed(data, number):
+            found = signals
             if parsed.damaged:
                 self._damage.add(parsed.damaged)
         return found
@@ -191,8 +176,10 @@ def beside(
 class _Gop:
     """Packets from one IDR picture to the next, parsed in order by one task, while more of them still arrive."""
 
-    def __init__(self, info: MediaInfo, wanted: Wanted, ranks: Ranks, sets: bytes, damage: _Damage) -> None:
-        self._info, self._wanted, self._ranks, self._damage = info, wanted, ranks, damage
+    def __init__(
+        self, info: MediaInfo, wanted: Wanted, rank_K: np.ndarray | None, sets: bytes, damage: _Damage
+    ) -> None:
+        self._info, self._wanted, self._rank_K, self._damage = info, wanted, rank_K, damage
         self._sets = sets
         self.packets: queue.SimpleQueue[tuple[int, bytes] | None] = queue.SimpleQueue()
         self.made: queue.SimpleQueue[tuple[int, tuple[int, int], FrameSignals | None] | BaseException | None]
@@ -201,15 +188,15 @@ class _Gop:
     def run(self) -> None:
         """Until the end is in `packets`: one item in `made` for each packet, and None or an error at the end."""
         try:
-            converter = Converter(self._info, self._ranks, cell=self._wanted.cell)
-            with self._wanted.parser(self._info, self._ranks) as parser:
-                for _ in parser.feed(self._sets):
-                    pass
+            with closing(SignalParser(self._info, self._wanted, self._rank_K)) as parser:
+                for _ in parser.feed(self._sets, 0):
+                    pass  # parameter sets are no pictures
                 while (item := self.packets.get()) is not None:
                     number, data = item
-                    found, order = None, (0, 0)
-                    for parsed in parser.feed(data):
-                        found, order = converter(parsed, number), (parsed.sequence, parsed.poc)
+                    found: FrameSignals | None = None
+                    order = (0, 0)
+                    for parsed, signals in parser.feed(data, number):
+                        found, order = signals, (parsed.sequence, parsed.poc)
                         if parsed.damaged:
                             self._damage.add(parsed.damaged)
                     self.made.put((number, order, found))
@@ -219,7 +206,7 @@ class _Gop:
 
 
 def _in_decoding_order(
-    file: BinaryIO, info: MediaInfo, wanted: Wanted, ranks: Ranks, threads: int, damage: _Damage
+    file: BinaryIO, info: MediaInfo, wanted: Wanted, rank_K: np.ndarray | None, threads: int, damage: _Damage
 ) -> Generator[tuple[int, tuple[int, int, int], FrameSignals | None], None, None]:
     """(packet, order of display, signals) for each packet, with bounded memory."""
     cells = -(-info.height // wanted.cell) * -(-info.width // wanted.cell)
@@ -259,7 +246,7 @@ def _in_decoding_order(
                     if closed or not gops:
                         if gops:
                             gops[-1].packets.put(None)
-                        gops.append(_Gop(info, wanted, ranks, sets, damage))
+                        gops.append(_Gop(info, wanted, rank_K, sets, damage))
                         pool.submit(gops[-1].run)
                     gops[-1].packets.put((number, data))
                     waiting += 1
@@ -289,11 +276,13 @@ def alone(file: BinaryIO, info: MediaInfo, wanted: Wanted, *, threads: int, note
         Stopped: the parser refuses the stream; the pictures so far have been given.
         OvEncoderError: there is no picture that could be read.
     """
-    damage, ranks, shown = _Damage(notes=notes), Ranks(info), 0
+    damage, rank_K, shown = _Damage(notes=notes), display_ranks(info), 0
     threads = threads or len(_cores())
     try:
-        for number, signals in _in_display_order(_in_decoding_order(file, info, wanted, ranks, threads, damage), ranks):
-            seconds = float(info.packet_time_K[number]) if ranks.rank_K is not None else shown / (info.fps or 25)
+        for number, signals in _in_display_order(
+            _in_decoding_order(file, info, wanted, rank_K, threads, damage), rank_K
+        ):
+            seconds = float(info.packet_time_K[number]) if rank_K is not None else shown / (info.fps or 25)
             signals.index, signals.time_s = shown, seconds
             yield signals
             shown += 1
@@ -306,7 +295,7 @@ def alone(file: BinaryIO, info: MediaInfo, wanted: Wanted, *, threads: int, note
 
 
 def _in_display_order(
-    made: Generator[tuple[int, tuple[int, int, int], FrameSignals | None], None, None], ranks: Ranks
+    made: Generator[tuple[int, tuple[int, int, int], FrameSignals | None], None, None], rank_K: np.ndarray | None
 ) -> Iterator[tuple[int, FrameSignals]]:
     """By the packets' times; in streams without times by picture order count, a few pictures late.
 
@@ -314,7 +303,7 @@ def _in_display_order(
     """
     heap: list[tuple[tuple[int, int, int], int, FrameSignals | None]] = []
     due, refused = 0, None
-    timed = ranks.rank_K is not None
+    timed = rank_K is not None
     while True:
         try:
             number, order, signals = next(made)
@@ -323,8 +312,8 @@ def _in_display_order(
         except RefusedError as e:
             refused = e
             break
-        if ranks.rank_K is not None:
-            order = (int(ranks.rank_K[number]), 0, 0)
+        if rank_K is not None:
+            order = (int(rank_K[number]), 0, 0)
         elif signals is None:
             continue
         heapq.heappush(heap, (order, number, signals))

@@ -221,12 +221,14 @@ int h264_cavlc_cbp(h264 *h, int inter);
 void h264_skip_motion(h264 *h);
 int h264_inter_motion(h264 *h, int mb_type);
 void h264_store_motion(h264 *h);
+void h264_store16(h264 *h, int list, int ref, ovb_mv mv);
 void h264_neighbours16(const h264 *h, int list, int ref[3], ovb_mv mv[3]);
 ovb_mv h264_median(const int ref[3], const ovb_mv mv[3], int want);
 
 /* h264_direct.c */
 void h264_direct_start(h264 *h);
 void h264_direct_motion(h264 *h, int blocks);
+void h264_direct16(h264 *h);
 
 /* h264_mb.c: 0, or -1 if the slice is broken. */
 int h264_read_macroblock(h264 *h, int skipped);

@@ -49,26 +49,33 @@ static void set_block(h264 *h, int list, int k, ovb_mv mv) {
     to[0] = to[1] = to[8] = to[9] = mv;
 }
 
-static void spatial(h264 *h, int blocks) { /* 8.4.1.2.2 */
+typedef struct prediction { /* of the whole macroblock, before the colocated picture is asked */
     int ref[2];
     ovb_mv mv[2];
+    int check[2]; /* the vector becomes 0 where the colocated block hardly moves */
+} prediction;
+
+static prediction predict_spatial(const h264 *h) {
+    prediction p;
     for (int list = 0; list < 2; list++) {
         int near[3], least = -1;
         ovb_mv near_mv[3];
         h264_neighbours16(h, list, near, near_mv);
         for (int i = 0; i < 3; i++)
             if (near[i] >= 0 && (least < 0 || near[i] < least)) least = near[i];
-        ref[list] = least;
-        mv[list] = least < 0 ? (ovb_mv){0, 0} : h264_median(near, near_mv, least);
+        p.ref[list] = least;
+        p.mv[list] = least < 0 ? (ovb_mv){0, 0} : h264_median(near, near_mv, least);
     }
-    int nothing = ref[0] < 0 && ref[1] < 0;
-    if (nothing) ref[0] = ref[1] = 0;
-    /* Vectors to entry 0 become 0 where the colocated block hardly moves. */
-    int check[2], any = 0;
-    for (int list = 0; list < 2; list++) {
-        check[list] = !nothing && ref[list] == 0 && (mv[list].x || mv[list].y) && h->direct.col_short;
-        any |= check[list];
-    }
+    int nothing = p.ref[0] < 0 && p.ref[1] < 0;
+    if (nothing) p.ref[0] = p.ref[1] = 0;
+    for (int list = 0; list < 2; list++)
+        p.check[list] = !nothing && p.ref[list] == 0 && (p.mv[list].x || p.mv[list].y) && h->direct.col_short;
+    return p;
+}
+
+static void spatial(h264 *h, const prediction *p, int blocks) { /* 8.4.1.2.2 */
+    const int *ref = p->ref, *check = p->check, any = check[0] | check[1];
+    const ovb_mv *mv = p->mv;
     for (int k = 0; k < 4; k++) {
         if (!(blocks >> k & 1)) continue;
         for (int list = 0; list < 2; list++) {
@@ -77,12 +84,18 @@ static void spatial(h264 *h, int blocks) { /* 8.4.1.2.2 */
         }
         int from = any ? colocated_list(h, k) : -1;
         if (from < 0 || h->direct.col->ref_idx[from][h->index][k] != 0) continue;
-        for (int i = 0; i < 4; i++) {
+        for (int i = 0; i < (h->sps.direct_8x8 ? 1 : 4); i++) { /* else one corner speaks for all four */
             int x = (k & 1) * 2 + (i & 1), y = (k & 2) + (i >> 1);
             ovb_mv c = h->direct.col->cells->mv[from][colocated(h, x, y)];
             if (c.x < -1 || c.x > 1 || c.y < -1 || c.y > 1) continue;
-            for (int list = 0; list < 2; list++)
-                if (check[list]) h->motion[list].mv[AT(x, y)] = (ovb_mv){0, 0};
+            for (int list = 0; list < 2; list++) {
+                if (!check[list]) continue;
+                if (h->sps.direct_8x8) {
+                    set_block(h, list, k, (ovb_mv){0, 0});
+                } else {
+                    h->motion[list].mv[AT(x, y)] = (ovb_mv){0, 0};
+                }
+            }
         }
     }
 }
@@ -122,8 +135,24 @@ static void temporal(h264 *h, int blocks) { /* 8.4.1.2.3 */
 /* Motion of the 8x8 blocks in the bit mask `blocks`: into h->ref and h->motion, not stored yet. */
 void h264_direct_motion(h264 *h, int blocks) {
     if (h->header.direct_spatial) {
-        spatial(h, blocks);
+        const prediction p = predict_spatial(h);
+        spatial(h, &p, blocks);
     } else {
         temporal(h, blocks);
     }
+}
+
+/* B_Skip and B_Direct_16x16: all of it, and stored. */
+void h264_direct16(h264 *h) {
+    if (h->header.direct_spatial) {
+        const prediction p = predict_spatial(h);
+        if (!p.check[0] && !p.check[1]) {
+            for (int list = 0; list < 2; list++) h264_store16(h, list, p.ref[list], p.mv[list]);
+            return;
+        }
+        spatial(h, &p, 15);
+    } else {
+        temporal(h, 15);
+    }
+    h264_store_motion(h);
 }

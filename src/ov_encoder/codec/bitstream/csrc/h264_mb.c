@@ -279,8 +279,7 @@ static int read_inter(h264 *h, int type) {
     if (h->header.type == H264_B && type == 0) {
         mb->type |= MB_DIRECT;
         mb->direct = 15;
-        h264_direct_motion(h, 15);
-        h264_store_motion(h);
+        h264_direct16(h);
         small = 16;
     } else {
         small = h264_inter_motion(h, type);
@@ -302,8 +301,7 @@ static void skip(h264 *h) {
     } else {
         h->mb->type |= MB_DIRECT;
         h->mb->direct = 15;
-        h264_direct_motion(h, 15);
-        h264_store_motion(h);
+        h264_direct16(h);
     }
 }
 

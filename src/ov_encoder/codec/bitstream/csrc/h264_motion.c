@@ -42,31 +42,46 @@ ovb_mv h264_median(const int ref[3], const ovb_mv mv[3], int want) {
 
 /* --- storing -------------------------------------------------------------------------------------------------- */
 
+/* Reference indices of the four 8x8 blocks, and the same as indices into the picture's references. */
 static inline void store_refs(h264 *h, int list, const int8_t ref[4]) {
+    int8_t of[4], *to = h->current->cells->ref[list] + block4(h, 0, 0);
+    size_t stride = (size_t)h->mb_width * 4;
     memcpy(h->current->ref_idx[list][h->index], ref, 4);
-    int8_t *to = h->current->cells->ref[list] + block4(h, 0, 0);
-    int8_t of[4];
     for (int i = 0; i < 4; i++) {
-        of[i] = ref[i] >= 0 ? h->reference_of[list][ref[i]] : (int8_t)-1;
-        if (ref[i] >= 0) h->refs_used[list] |= 1u << ref[i];
+        int used = ref[i] >= 0;
+        of[i] = (int8_t)(used ? h->reference_of[list][ref[i] & (H264_MAX_LIST - 1)] : -1);
+        h->refs_used[list] |= (uint32_t)used << (ref[i] & (H264_MAX_LIST - 1));
     }
-    for (int y = 0; y < 4; y++, to += h->mb_width * 4) {
-        to[0] = to[1] = of[y & 2];
-        to[2] = to[3] = of[(y & 2) + 1];
-    }
+    const int8_t upper[4] = {of[0], of[0], of[1], of[1]}, lower[4] = {of[2], of[2], of[3], of[3]};
+    memcpy(to, upper, 4);
+    memcpy(to + stride, upper, 4);
+    memcpy(to + 2 * stride, lower, 4);
+    memcpy(to + 3 * stride, lower, 4);
 }
 
+/* One reference and one vector for the whole macroblock. */
+void h264_store16(h264 *h, int list, int ref, ovb_mv mv) {
+    const int8_t refs[4] = {(int8_t)ref, (int8_t)ref, (int8_t)ref, (int8_t)ref};
+    const ovb_mv row[4] = {mv, mv, mv, mv};
+    store_refs(h, list, refs);
+    if (ref < 0) return;
+    ovb_mv *to = h->current->cells->mv[list] + block4(h, 0, 0);
+    for (int y = 0; y < 4; y++, to += h->mb_width * 4) memcpy(to, row, sizeof row);
+}
+
+/* What is in h->ref and h->motion. */
 void h264_store_motion(h264 *h) {
     for (int list = 0; list < (h->header.type == H264_B ? 2 : 1); list++) {
-        store_refs(h, list, h->ref[list]);
-        for (int y = 0; y < 4; y++)
-            memcpy(h->current->cells->mv[list] + block4(h, 0, y), h->motion[list].mv + AT(0, y), 4 * sizeof(ovb_mv));
+        const int8_t *ref = h->ref[list];
+        store_refs(h, list, ref);
+        if ((ref[0] & ref[1] & ref[2] & ref[3]) < 0) continue; /* the list is not used at all */
+        ovb_mv *to = h->current->cells->mv[list] + block4(h, 0, 0);
+        for (int y = 0; y < 4; y++, to += h->mb_width * 4) memcpy(to, h->motion[list].mv + AT(0, y), 4 * sizeof *to);
     }
 }
 
 /* P_Skip (8.4.1.1) */
 void h264_skip_motion(h264 *h) {
-    static const int8_t zeros[4] = {0, 0, 0, 0};
     ovb_mv mv = {0, 0}, near[3];
     int ref[3];
     if (h->a && h->b) {
@@ -74,27 +89,44 @@ void h264_skip_motion(h264 *h) {
         int still = (ref[0] == 0 && near[0].x == 0 && near[0].y == 0) || (ref[1] == 0 && near[1].x == 0 && near[1].y == 0);
         if (!still) mv = h264_median(ref, near, 0);
     }
-    store_refs(h, 0, zeros);
-    ovb_mv row[4] = {mv, mv, mv, mv};
-    for (int y = 0; y < 4; y++) memcpy(h->current->cells->mv[0] + block4(h, 0, y), row, sizeof row);
+    h264_store16(h, 0, 0, mv);
 }
 
 /* --- a macroblock with its neighbours -------------------------------------------------------------------------- */
 
+/* |mvd| of the left column (from 4 on) or the bottom row of a neighbour; NULL where it counts as 0. */
+static inline const uint8_t (*neighbour_mvd(const h264 *h, int list, const h264_mb *mb))[2] {
+    if (!mb || mb->type & (MB_INTRA | MB_SKIP | MB_DIRECT)) return NULL;
+    return (const uint8_t(*)[2])h->mvd[mb - h->mbs][list];
+}
+
 static void load_neighbours(h264 *h, int list) {
     h264_motion *m = &h->motion[list];
+    const h264_picture *p = h->current;
+    const ovb_mv *mv = p->cells->mv[list] + (ptrdiff_t)block4(h, 0, 0);
+    ptrdiff_t stride = h->mb_width * 4;
     memset(m, 0, sizeof *m);
-    for (int i = 0; i < 4; i++) {
-        m->ref[AT(-1, i)] = (int8_t)neighbour(h, list, h->a, 1 + (i & 2), -1, i, &m->mv[AT(-1, i)]);
-        m->ref[AT(i, -1)] = (int8_t)neighbour(h, list, h->b, 2 + (i >> 1), i, -1, &m->mv[AT(i, -1)]);
+    memset(m->ref + AT(-1, -1), REF_AWAY, 6);
+    if (h->b) {
+        const int8_t *ref = p->ref_idx[list][h->b - h->mbs];
+        m->ref[AT(0, -1)] = m->ref[AT(1, -1)] = ref[2];
+        m->ref[AT(2, -1)] = m->ref[AT(3, -1)] = ref[3];
+        if (ref[2] >= 0) memcpy(m->mv + AT(0, -1), mv - stride, 2 * sizeof *mv);
+        if (ref[3] >= 0) memcpy(m->mv + AT(2, -1), mv - stride + 2, 2 * sizeof *mv);
+    }
+    const int8_t *left = h->a ? p->ref_idx[list][h->a - h->mbs] : NULL;
+    for (int y = 0; y < 4; y++) {
+        int ref = left ? left[1 + (y & 2)] : REF_AWAY;
+        m->ref[AT(-1, y)] = (int8_t)ref;
+        if (ref >= 0) m->mv[AT(-1, y)] = mv[y * stride - 1];
     }
     m->ref[AT(4, -1)] = (int8_t)neighbour(h, list, h->c, 2, 4, -1, &m->mv[AT(4, -1)]);
     m->ref[AT(-1, -1)] = (int8_t)neighbour(h, list, h->d, 3, -1, -1, &m->mv[AT(-1, -1)]);
     if (!h->pps.cabac) return;
-    const int still = MB_INTRA | MB_SKIP | MB_DIRECT;
-    if (h->a && !(h->a->type & still))
-        for (int i = 0; i < 4; i++) memcpy(m->mvd[AT(-1, i)], h->mvd[h->a - h->mbs][list][4 + i], 2);
-    if (h->b && !(h->b->type & still)) memcpy(m->mvd[AT(0, -1)], h->mvd[h->b - h->mbs][list], 8);
+    const uint8_t(*before)[2] = neighbour_mvd(h, list, h->a), (*over)[2] = neighbour_mvd(h, list, h->b);
+    if (before)
+        for (int i = 0; i < 4; i++) memcpy(m->mvd[AT(-1, i)], before[4 + i], 2);
+    if (over) memcpy(m->mvd[AT(0, -1)], over, 8);
 }
 
 static void keep_mvd(h264 *h, int list) {
@@ -128,28 +160,43 @@ static ovb_mv predict_half(const h264_motion *m, int x, int y, int wide, int wan
     return m->ref[first] == want ? m->mv[first] : predict(m, x, y, wide, want);
 }
 
-static inline void fill_vector(h264_motion *m, int x, int y, int wide, int high, ovb_mv mv) {
-    for (int j = 0; j < high; j++)
-        for (int i = 0; i < wide; i++) m->mv[AT(x + i, y + j)] = mv;
+/* `high` rows of `wide` values of `size` bytes each, rows of a h264_motion apart; wide is 1, 2 or 4. */
+static inline void fill(void *to, const void *row, int wide, int high, size_t size) {
+    for (int j = 0; j < high; j++, to = (uint8_t *)to + 8 * size) {
+        if (wide == 4) {
+            memcpy(to, row, 4 * size);
+        } else if (wide == 2) {
+            memcpy(to, row, 2 * size);
+        } else {
+            memcpy(to, row, size);
+        }
+    }
+}
+
+static inline ovb_mv read_mvd(h264 *h, ovb_mv mv, const uint8_t left[2], const uint8_t above[2], uint8_t big[2]) {
+    if (h->pps.cabac) {
+        int mvd[2];
+        h264_cabac_mvd(h, left, above, mvd, big);
+        mv.x = (int16_t)(mv.x + mvd[0]);
+        mv.y = (int16_t)(mv.y + mvd[1]);
+    } else {
+        mv.x = (int16_t)((uint32_t)mv.x + (uint32_t)ovb_se(&h->bits));
+        mv.y = (int16_t)((uint32_t)mv.y + (uint32_t)ovb_se(&h->bits));
+    }
+    return mv;
 }
 
 /* The vector of a block: its prediction and what the stream adds to it. */
 static inline void read_vector(h264 *h, int list, int x, int y, int wide, int high, ovb_mv mv) {
     h264_motion *m = &h->motion[list];
-    if (h->pps.cabac) {
-        int mvd[2];
-        uint8_t big[2];
-        h264_cabac_mvd(h, m->mvd[AT(x - 1, y)], m->mvd[AT(x, y - 1)], mvd, big);
-        mv.x = (int16_t)(mv.x + mvd[0]);
-        mv.y = (int16_t)(mv.y + mvd[1]);
-        if (big[0] | big[1]) /* the others are 0 from the start */
-            for (int j = 0; j < high; j++)
-                for (int i = 0; i < wide; i++) memcpy(m->mvd[AT(x + i, y + j)], big, 2);
-    } else {
-        mv.x = (int16_t)((uint32_t)mv.x + (uint32_t)ovb_se(&h->bits));
-        mv.y = (int16_t)((uint32_t)mv.y + (uint32_t)ovb_se(&h->bits));
+    uint8_t big[2] = {0, 0};
+    mv = read_mvd(h, mv, m->mvd[AT(x - 1, y)], m->mvd[AT(x, y - 1)], big);
+    const ovb_mv row[4] = {mv, mv, mv, mv};
+    fill(m->mv + AT(x, y), row, wide, high, sizeof mv);
+    if (big[0] | big[1]) { /* the others are 0 from the start */
+        const uint8_t bigs[4][2] = {{big[0], big[1]}, {big[0], big[1]}, {big[0], big[1]}, {big[0], big[1]}};
+        fill(m->mvd + AT(x, y), bigs, wide, high, 2);
     }
-    fill_vector(m, x, y, wide, high, mv);
 }
 
 /* --- reference indices ----------------------------------------------------------------------------------------- */
@@ -210,24 +257,48 @@ static void fill_refs(h264_motion *m, int k, int ref) {
     m->ref[AT(x, y)] = m->ref[AT(x + 1, y)] = m->ref[AT(x, y + 1)] = m->ref[AT(x + 1, y + 1)] = (int8_t)ref;
 }
 
+/* One partition: no neighbours but those of the whole macroblock are looked at. */
+static int inter16(h264 *h, int lists) {
+    static const uint8_t none[8][2];
+    int lists_here = h->header.type == H264_B ? 2 : 1, refs[2] = {REF_NONE, REF_NONE};
+    for (int list = 0; list < lists_here; list++)
+        if (lists >> list & 1 && (refs[list] = read_ref(h, list, 0, 0)) < 0) return -1;
+    for (int list = 0; list < lists_here; list++) {
+        uint8_t big[2] = {0, 0};
+        ovb_mv mv = {0, 0}, near[3];
+        int ref[3];
+        if (lists >> list & 1) {
+            const uint8_t(*left)[2] = neighbour_mvd(h, list, h->a), (*above)[2] = neighbour_mvd(h, list, h->b);
+            h264_neighbours16(h, list, ref, near);
+            mv = h264_median(ref, near, refs[list]);
+            mv = read_mvd(h, mv, left ? left[4] : none[0], above ? above[0] : none[0], big);
+        }
+        h264_store16(h, list, refs[list], mv);
+        if (h->pps.cabac)
+            for (int i = 0; i < 8; i++) memcpy(h->mvd[h->index][list][i], big, 2);
+    }
+    h->mb->direct = 0;
+    return 0;
+}
+
 /* mb_type counts from P_L0_16x16 = 0 in P, from B_Direct_16x16 = 0 in B. Returns the 8x8 blocks that have a partition
  * below 8x8 (bits 0..3), bit 4 if a block is predicted in direct mode, or -1. */
 int h264_inter_motion(h264 *h, int mb_type) {
     int b = h->header.type == H264_B, lists_here = b ? 2 : 1, direct = 0, small = 0;
     int shape16 = b ? (mb_type < 4 ? 0 : mb_type == 22 ? 3 : 1 + (mb_type & 1)) : mb_type > 3 ? 3 : mb_type;
     uint8_t lists[4], shape[4] = {0, 0, 0, 0};
-    for (int list = 0; list < lists_here; list++) load_neighbours(h, list);
+    if (shape16 == 0) return inter16(h, b ? mb_type : 1);
     if (shape16 == 3) {
         if (read_sub_types(h, lists, shape, &direct)) return -1;
-        if (direct) h264_direct_motion(h, direct);
     } else {
-        for (int k = 0; k < 4; k++) {
-            int half = shape16 == 1 ? k >> 1 : k & 1;
-            lists[k] = (uint8_t)(!b ? 1 : shape16 == 0 ? mb_type : halves[(mb_type - 4) >> 1][half]);
-        }
+        for (int k = 0; k < 4; k++) lists[k] = b ? halves[(mb_type - 4) >> 1][shape16 == 1 ? k >> 1 : k & 1] : 1;
     }
-    /* 16x16 has its partition at block 0; 16x8 at 0 and 2; 8x16 at 0 and 1; 8x8 at all four */
-    const int starts = shape16 == 0 ? 1 : shape16 == 1 ? 5 : shape16 == 2 ? 3 : 15;
+    int used = lists[0] | lists[1] | lists[2] | lists[3];
+    for (int list = 0; list < lists_here; list++)
+        if (used >> list & 1) load_neighbours(h, list);
+    if (direct) h264_direct_motion(h, direct);
+    /* 16x8 has partitions at blocks 0 and 2; 8x16 at 0 and 1; 8x8 at all four */
+    const int starts = shape16 == 1 ? 5 : shape16 == 2 ? 3 : 15;
     for (int list = 0; list < lists_here; list++) {
         for (int k = 0; k < 4; k++) {
             if (direct >> k & 1) {
@@ -236,7 +307,7 @@ int h264_inter_motion(h264 *h, int mb_type) {
             }
             int ref = REF_NONE;
             if (!(starts >> k & 1)) {
-                ref = h->ref[list][shape16 == 0 ? 0 : shape16 == 1 ? k - 1 : k - 2];
+                ref = h->ref[list][shape16 == 1 ? k - 1 : k - 2];
             } else if (lists[k] >> list & 1) {
                 ref = mb_type == 4 && !b ? 0 : read_ref(h, list, k, direct);
                 if (ref < 0) return -1;
@@ -250,9 +321,7 @@ int h264_inter_motion(h264 *h, int mb_type) {
         for (int k = 0; k < 4; k++) {
             int ref = h->ref[list][k], x = (k & 1) * 2, y = k & 2;
             if (!(starts >> k & 1) || (direct >> k & 1) || !(lists[k] >> list & 1)) continue;
-            if (shape16 == 0) {
-                read_vector(h, list, 0, 0, 4, 4, predict(m, 0, 0, 4, ref));
-            } else if (shape16 == 1) {
+            if (shape16 == 1) {
                 read_vector(h, list, 0, y, 4, 2, predict_half(m, 0, y, 4, ref));
             } else if (shape16 == 2) {
                 read_vector(h, list, x, 0, 2, 4, predict_half(m, x, 0, 2, ref));
@@ -264,7 +333,12 @@ int h264_inter_motion(h264 *h, int mb_type) {
                         read_vector(h, list, x + i, y + j, wide, high, predict(m, x + i, y + j, wide, ref));
             }
         }
-        if (h->pps.cabac) keep_mvd(h, list);
+        if (!h->pps.cabac) continue;
+        if (used >> list & 1) {
+            keep_mvd(h, list);
+        } else {
+            memset(h->mvd[h->index][list], 0, sizeof h->mvd[h->index][list]);
+        }
     }
     h->mb->direct = (uint8_t)direct;
     h264_store_motion(h);

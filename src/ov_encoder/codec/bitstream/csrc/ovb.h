@@ -15,7 +15,8 @@
 #define OVB_API __attribute__((visibility("default")))
 #endif
 
-#define OVB_VERSION 1
+#define OVB_VERSION 2
+#define OVB_MAX_REFERENCES 64
 
 typedef struct ovb_parser ovb_parser;
 
@@ -73,6 +74,9 @@ typedef struct ovb_maps {
     int16_t *qp;      /* [H, W] luma quantiser, without the bit depth's offset (may be negative above 8 bits) */
     float *energy;    /* [H, W] sum of squares of the luma residual in the cell, in units of the 8-bit scale */
     float *bits;      /* [H, W] fractional bits of slice data; all cells sum to slice_bits */
+    float *velocity;  /* [H, W, 2] luma samples per frame, x then y: mean over the lists of vector / distance */
+    const float *distance; /* in, for velocity: display distance in frames (past references above 0, future ones below)
+                              of each reference of ovb_frame_references; 0: not known, its vectors do not count */
 } ovb_maps;
 
 /* codec: 264 or 265. limits may be NULL. Returns NULL for another codec, or without memory. */
@@ -87,6 +91,10 @@ OVB_API const char *ovb_reason(const ovb_parser *parser);
 
 /* The picture that ovb_feed returned last. Returns 0, or -1 if it returned none. */
 OVB_API int ovb_frame_info_get(const ovb_parser *parser, ovb_frame_info *info);
+
+/* Pictures that blocks of the last picture may refer to: their age (as in ovb_maps) and POC distance. Both arrays have
+ * room for OVB_MAX_REFERENCES. Returns how many, or -1: no picture. */
+OVB_API int ovb_frame_references(const ovb_parser *parser, int32_t *age, int32_t *poc);
 
 /* Fill maps for cells of 4, 8 or 16 luma samples. Returns 0, or -1: no picture, or another cell size. */
 OVB_API int ovb_frame_copy(const ovb_parser *parser, int cell, const ovb_maps *maps);

@@ -136,6 +136,10 @@ int ovb_frame_info_get(const ovb_parser *parser, ovb_frame_info *info) {
     return 0;
 }
 
+int ovb_frame_references(const ovb_parser *parser, int32_t *age, int32_t *poc) {
+    return parser->shown ? ovb_picture_distances(parser->shown, age, poc) : -1;
+}
+
 int ovb_frame_copy(const ovb_parser *parser, int cell, const ovb_maps *maps) {
     if (!parser->shown || (cell != 4 && cell != 8 && cell != 16)) return -1;
     ovb_picture_copy(parser->shown, cell, parser->info.coded_width, parser->info.coded_height, maps);

@@ -65,14 +65,38 @@ int ovb_picture_reference(ovb_picture *p, ovb_reference reference) {
     return p->reference_count++;
 }
 
-static void copy_motion(const ovb_picture *p, int cell, int W, int H, int list, const ovb_maps *maps) {
-    int step = cell / 4, stride = p->width8 * 2;
-    int32_t poc[OVB_MAX_REFERENCES], age[OVB_MAX_REFERENCES];
+int ovb_picture_distances(const ovb_picture *p, int32_t *age, int32_t *poc) {
     for (int i = 0; i < p->reference_count; i++) {
         const ovb_reference *r = &p->references[i];
         poc[i] = (int32_t)((uint32_t)p->poc - (uint32_t)r->poc);
         age[i] = r->decode_index < 0 ? 0 : (int32_t)(p->decode_index - r->decode_index);
     }
+    return p->reference_count;
+}
+
+static void copy_velocity(const ovb_picture *p, int cell, int W, int H, const ovb_maps *maps) {
+    int step = cell / 4, stride = p->width8 * 2;
+    float per[OVB_MAX_REFERENCES + 1] = {0}; /* by reference + 1: 1 / (4 * distance), 0 where unknown or unused */
+    for (int i = 0; i < p->reference_count; i++)
+        if (maps->distance[i] != 0) per[i + 1] = 0.25f / maps->distance[i];
+    float *to = maps->velocity;
+    for (int y = 0; y < H; y++) {
+        size_t row = (size_t)y * (size_t)step * (size_t)stride;
+        for (int x = 0; x < W; x++, to += 2) {
+            size_t at = row + (size_t)(x * step);
+            float first = per[p->ref[0][at] + 1], second = per[p->ref[1][at] + 1];
+            ovb_mv a = p->mv[0][at], b = p->mv[1][at];
+            float share = first != 0 && second != 0 ? 0.5f : 1.0f;
+            to[0] = (first * a.x + second * b.x) * share;
+            to[1] = (first * a.y + second * b.y) * share;
+        }
+    }
+}
+
+static void copy_motion(const ovb_picture *p, int cell, int W, int H, int list, const ovb_maps *maps) {
+    int step = cell / 4, stride = p->width8 * 2;
+    int32_t poc[OVB_MAX_REFERENCES], age[OVB_MAX_REFERENCES];
+    ovb_picture_distances(p, age, poc);
     size_t plane = (size_t)list * (size_t)W * (size_t)H;
     for (int y = 0; y < H; y++) {
         const ovb_mv *mv = p->mv[list] + (size_t)y * (size_t)step * (size_t)stride;
@@ -94,6 +118,18 @@ static void copy_motion(const ovb_picture *p, int cell, int W, int H, int list, 
     }
 }
 
+/* Cells as they are kept. */
+static void copy_cells8(const ovb_picture *p, int W, int H, const ovb_maps *maps) {
+    for (int y = 0; y < H; y++) {
+        size_t from = (size_t)y * (size_t)p->width8, to = (size_t)y * (size_t)W, n = (size_t)W;
+        if (maps->kind) memcpy(maps->kind + to, p->kind + from, n);
+        if (maps->energy) memcpy(maps->energy + to, p->energy + from, n * sizeof(float));
+        for (size_t x = 0; maps->qp && x < n; x++) maps->qp[to + x] = p->qp[from + x];
+        for (size_t x = 0; maps->bits && x < n; x++) maps->bits[to + x] = (float)p->bits[from + x] / 4096;
+    }
+}
+
+/* Cells of another size: a quarter of one, or the sum of up to four. */
 static void copy_cells(const ovb_picture *p, int cell, int W, int H, const ovb_maps *maps) {
     for (int y = 0; y < H; y++) {
         for (int x = 0; x < W; x++) {
@@ -122,5 +158,11 @@ void ovb_picture_copy(const ovb_picture *p, int cell, int width, int height, con
     int W = (width + cell - 1) / cell, H = (height + cell - 1) / cell;
     if (maps->motion || maps->poc || maps->age || maps->valid)
         for (int list = 0; list < 2; list++) copy_motion(p, cell, W, H, list, maps);
-    if (maps->kind || maps->qp || maps->bits || maps->energy) copy_cells(p, cell, W, H, maps);
+    if (maps->velocity && maps->distance) copy_velocity(p, cell, W, H, maps);
+    if (!maps->kind && !maps->qp && !maps->bits && !maps->energy) return;
+    if (cell == 8) {
+        copy_cells8(p, W, H, maps);
+    } else {
+        copy_cells(p, cell, W, H, maps);
+    }
 }

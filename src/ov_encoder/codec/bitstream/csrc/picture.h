@@ -7,8 +7,6 @@
 
 #include "ovb.h"
 
-#define OVB_MAX_REFERENCES 64
-
 typedef struct ovb_mv {
     int16_t x, y; /* quarter luma samples */
 } ovb_mv;
@@ -42,6 +40,9 @@ void ovb_picture_clear(ovb_picture *picture);
 
 /* The index of a reference in picture->references; added if new. -1 if there is no room. */
 int ovb_picture_reference(ovb_picture *picture, ovb_reference reference);
+
+/* Age and POC distance of every reference, seen from the picture; how many. */
+int ovb_picture_distances(const ovb_picture *picture, int32_t *age, int32_t *poc);
 
 /* Fill the caller's maps; cell is 4, 8 or 16. */
 void ovb_picture_copy(const ovb_picture *picture, int cell, int width, int height, const ovb_maps *maps);
