@@ -69,9 +69,8 @@ def compare(path: Path, repeats: int) -> dict:
     for _ in range(repeats):
         decode, parse = spent(plain_decode, path), spent(signals, path)
         both, two = spent(beside, path, 2), spent(plain_decode, path, 2)
-        rounds.append(
-            (decode[0] / parse[0], decode[1] / parse[1], both[0] / decode[0], both[0] / two[0], decode, parse)
-        )
+        ratios = decode[0] / parse[0], decode[1] / parse[1], both[0] / decode[0], both[0] / two[0]
+        rounds.append((*ratios, decode[0], parse[0]))
     names = ("signals_x_decode_wall", "signals_x_decode_cpu", "beside_over_decode", "beside_over_decode_2_threads")
     row = {name: round(statistics.median(r[i] for r in rounds), 3) for i, name in enumerate(names)}
     return {
