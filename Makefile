@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint clean check-lmms-eval
+.PHONY: demo test lint fuzz clean check-lmms-eval
 
 demo: $(VENV)/demo.stamp
 	$(VENV)/bin/ov-encoder demo --out demo
@@ -15,6 +15,16 @@ lint: $(VENV)/dev.stamp
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+# libFuzzer with address and undefined-behaviour sanitizers over both bitstream readers; the corpus is kept.
+CLANG ?= clang
+CSRC := src/ov_encoder/codec/bitstream/csrc
+fuzz: $(VENV)/test.stamp
+	mkdir -p fuzz-corpus fuzz-seeds
+	$(VENV)/bin/python fuzz/seeds.py fuzz-seeds
+	$(CLANG) -std=c11 -g -O2 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -I$(CSRC) \
+		$(CSRC)/*.c fuzz/ovb_fuzz.c -o fuzz-seeds.bin
+	./fuzz-seeds.bin -max_len=1200 -timeout=20 -runs=10000000 fuzz-corpus fuzz-seeds
 
 # The adapter's contract with lmms-eval, in an environment of its own (see tests/lmm/check_lmms_eval.py).
 check-lmms-eval:
@@ -32,4 +42,4 @@ $(VENV)/%.stamp: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@touch $@
 
 clean:
-	rm -rf $(VENV) demo build dist src/*.egg-info
+	rm -rf $(VENV) demo build dist fuzz-seeds.bin src/*.egg-info
