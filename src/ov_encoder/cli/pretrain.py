@@ -107,12 +107,12 @@ def _config(
         # A recipe's heads that get no data are left out, so that images alone or videos alone train as well.
         config = replace(config, heads=tuple(h for h in config.heads if h.name not in unused))
         print(f"left out, because there is no data for it: head {', '.join(unused)}")
-    config = override(config, changes)
     if probe is not None:
         every = config.loop.probe_every or max(config.optim.steps // 8, 1)
         config = replace(
             config, probe=ProbeConfig(data=_source(probe, [])), loop=replace(config.loop, probe_every=every)
         )
+    config = override(config, changes)
     if config.cache == "auto":
         config = replace(config, cache=str(out / "cache"))
     return config
