@@ -16,7 +16,8 @@ def tiny_cpu() -> TrainConfig:
 
     What counts in ten minutes is how many samples and updates fit: hence few tokens, four layers of 128 and small
     batches (at equal samples, batches of 16 images beat batches of 32 clearly). No margin and a small scale: with
-    hundreds of classes instead of millions they only slow the beginning.
+    hundreds of classes instead of millions they only slow the beginning. Crops are mild for the same reason: with
+    half of the picture cropped away and changed colours, 160 steps learned nothing that 160 steps learn without.
     """
     return TrainConfig(
         name="tiny_cpu",
@@ -32,9 +33,9 @@ def tiny_cpu() -> TrainConfig:
             HeadConfig(name="object", kind="image", margin="none", m=0.0, scale=16.0, filter_threshold=None),
             HeadConfig(name="video", kind="video", margin="none", m=0.0, scale=16.0, filter_threshold=None),
         ),
-        image=PictureConfig(sizes=(84,), area=(0.6, 1.0), stretch=(0.8, 1.25), flip=0.5, colour=0.2),
+        image=PictureConfig(sizes=(84,), area=(0.75, 1.0), stretch=(0.8, 1.25), flip=0.5),
         video=VideoConfig(
-            picture=PictureConfig(sizes=(84,), area=(0.7, 1.0), stretch=(0.9, 1.11), flip=0.0, colour=0.2),
+            picture=PictureConfig(sizes=(84,), area=(0.85, 1.0), stretch=(1.0, 1.0), flip=0.0),
             frames=16,
             budget=108,
             anchors=1,
