@@ -15,9 +15,9 @@ def tiny_cpu() -> TrainConfig:
     """About ten minutes: 36 tokens an image, at most 108 a clip; decoded slots are kept, so later epochs are quick.
 
     What counts in ten minutes is how many samples and updates fit: hence few tokens, four layers of 128 and small
-    batches (at equal samples, batches of 16 images beat batches of 32 clearly). No margin and a small scale: with
-    hundreds of classes instead of millions they only slow the beginning. Crops are mild for the same reason: with
-    half of the picture cropped away and changed colours, 160 steps learned nothing that 160 steps learn without.
+    batches (9,600 CIFAR images in batches of 16 trained to 32 %, in batches of 32 to 27 %; one run each). No margin and
+    a small scale, because there are few classes. Crops are mild: after 160 steps of 16 robot clips, accuracy was 22 %
+    without augmentation and 2 % with crops down to 0.7 of the picture and colour changes of 0.2.
     """
     return TrainConfig(
         name="tiny_cpu",
