@@ -35,7 +35,7 @@ def ask(
         show: Write a picture of what was looked at (PNG).
         device: cpu, cuda, ...; auto takes a GPU if there is one.
     """
-    from dataclasses import asdict, replace
+    from dataclasses import asdict
 
     import torch
 
@@ -51,8 +51,7 @@ def ask(
     changes = _changes(mode, budget)
     kind = "image" if inspect(str(file)).frames == 1 else "video"
     processor = OVProcessor.from_pretrained(model)
-    options = processor.image if kind == "image" else replace(processor.video, **changes)
-    made = plan(str(file), **asdict(options))
+    made = plan(str(file), **asdict(processor.options(kind, **changes)))
     batch = to_batch(made)
     text = question if f"<{kind}>" in question else f"<{kind}>\n{question}"
     prompt = processor.apply_chat_template([{"role": "user", "content": text}])
@@ -121,6 +120,7 @@ def eval_(
     changes = _changes(mode, budget)
     asked = read_questions(questions)
     processor = OVProcessor.from_pretrained(model)
+    processor.options("video", **changes)  # what the model cannot do is said before it is loaded
     seeing = OVLanguageModel.load(model, device=device)
     with locked(out):
         log = out / "answers.jsonl"
@@ -181,7 +181,8 @@ def train(
     Args:
         data: A file of conversations; may be given several times.
         out: Folder of the run: config, metrics, curves, checkpoints, model.
-        encoder: A name (see ov-encoder models), a directory, or a hub id.
+        encoder: A name (see ov-encoder models), a directory, or a hub id; or another family's tower in its place,
+            siglip2:PLACE or qwen3vl:PLACE.
         llm: A causal language model of transformers: a directory, a hub id, or a .gguf file.
         init: Start from OUT/model of an earlier stage instead.
         stage: What learns: the projector, or all.
@@ -199,7 +200,9 @@ def train(
 
     from ov_encoder.cli.pretrain import report_skipped
     from ov_encoder.data.folder import agree_on_options, locked
-    from ov_encoder.lmm.train_config import LMMTrainConfig
+    from ov_encoder.lmm.config import LMMConfig
+    from ov_encoder.lmm.towers import is_tower
+    from ov_encoder.lmm.train_config import LMMTrainConfig, SightConfig
     from ov_encoder.lmm.training import prepare_language_run
     from ov_encoder.train.config import override
     from ov_encoder.train.metrics import draw_curves
@@ -207,6 +210,9 @@ def train(
 
     start = str(init) if init else None
     config = LMMTrainConfig(data=data, encoder=encoder, llm=llm, init=start, train=stage, lora=lora)
+    of_another_family = LMMConfig.load(init).tower is not None if init else is_tower(encoder)
+    if of_another_family:
+        config = replace(config, sight=SightConfig(modes=("chunk",)))  # towers see whole frames
     if steps is not None:
         optim = replace(config.optim, steps=steps, warmup=min(config.optim.warmup, max(steps - 1, 0)))
         config = replace(config, optim=optim)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Literal, get_args, get_origin, get_type_hints
 
 from ov_encoder.errors import OvEncoderError
+from ov_encoder.lmm.frames import TowerShape
+from ov_encoder.patchify.options import Options
 
 FILE = "lmm.json"
 
@@ -30,6 +32,8 @@ class LMMConfig:
     """Which state of the encoder is used: -1 the output of the last block, -2 that of the block before."""
     stamps: bool = True
     """Write the time before the tokens of each slot of a video, as `<t=3.2s>`."""
+    tower: TowerShape | None = None
+    """A tower of another family in the place of our encoder (`towers.VisionTower.shape`); None: our encoder."""
 
     def __post_init__(self) -> None:
         for name, hint in get_type_hints(LMMConfig).items():
@@ -44,6 +48,25 @@ class LMMConfig:
             raise ValueError(f"merge={self.merge} with projector='resampler'; a resampler takes single tokens: merge=1")
         if self.queries < 1:
             raise ValueError(f"queries={self.queries}; must be at least 1")
+        if self.tower is not None and self.tower.rows is not None and self.tower.rows % self.merge:
+            rows = self.tower.rows
+            raise ValueError(f"merge={self.merge}; {self.tower.name} has {rows} x {rows} patches, not in whole squares")
+
+    @property
+    def step(self) -> int:
+        """Frames of a video that become one slot of tokens."""
+        return self.tower.step if self.tower is not None else 1
+
+    def options(self, asked: Options, kind: str) -> Options:
+        """Options of `patchify` for an "image" or "video" of which `asked` is wanted: in whole squares of patches, and
+        for a tower of another family as whole frames (see `frames`).
+
+        Raises:
+            ValueError: a tower was asked for what it cannot take.
+        """
+        if self.tower is None:
+            return replace(asked, block=self.merge)
+        return (self.tower.image if kind == "image" else self.tower.video)(asked, merge=self.merge)
 
     def save(self, folder: Path) -> None:
         """Write lmm.json into `folder`."""
@@ -62,6 +85,8 @@ class LMMConfig:
             known = {f.name for f in fields(cls)}
             if unknown := set(values) - known:
                 raise ValueError(f"unknown field {sorted(unknown)[0]!r}; fields: {', '.join(sorted(known))}")
+            if values.get("tower") is not None:
+                values["tower"] = TowerShape(**values["tower"])
             return cls(**values)
         except (OSError, ValueError, TypeError) as e:
             raise OvEncoderError(f"{path}: cannot be read as the config of a vision language model: {e}") from e

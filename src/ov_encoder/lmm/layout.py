@@ -35,6 +35,14 @@ def merge_order(positions_N3: np.ndarray, merge: int) -> np.ndarray:
     return order_N.reshape(-1, M)
 
 
+def first_slots(positions_N3: np.ndarray, step: int) -> np.ndarray:
+    """The rows whose slot is the first of each `step` that are there: where tokens stand that several slots share."""
+    if step == 1:
+        return positions_N3
+    _, rank_N = np.unique(positions_N3[:, 0], return_inverse=True)
+    return positions_N3[rank_N % step == 0]
+
+
 def slot_counts(positions_N3: np.ndarray, merge: int) -> list[tuple[int, int]]:
     """(slot, number of merged tokens) of every slot that has any, ascending."""
     slots, counts = np.unique(np.asarray(positions_N3)[:, 0], return_counts=True)

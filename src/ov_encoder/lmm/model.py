@@ -18,8 +18,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ov_encoder.errors import OvEncoderError
 from ov_encoder.lmm.config import LMMConfig
-from ov_encoder.lmm.layout import merge_order
+from ov_encoder.lmm.layout import first_slots, merge_order
 from ov_encoder.lmm.projector import MergeProjector, Resampler
+from ov_encoder.lmm.towers import VisionTower
 from ov_encoder.model.encoder import OVEncoder
 from ov_encoder.model.weights import check_state, load_model, read_state, save_model
 from ov_encoder.patchify.batch import PatchBatch
@@ -30,17 +31,26 @@ PROJECTOR, ENCODER, LLM = "projector.safetensors", "encoder", "llm"
 class OVLanguageModel(nn.Module):
     """Answers about images and videos. Build it from parts, or `load` a directory that `save` wrote.
 
-    encoder: any OVEncoder. llm: any causal language model of transformers that takes `inputs_embeds`. vision_id:
-    the token that stands for visual tokens in `input_ids` (`OVProcessor.vision_id`).
+    encoder: any OVEncoder, or a VisionTower whose `shape` is `config.tower`. llm: any causal language model of
+    transformers that takes `inputs_embeds`. vision_id: the token that stands for visual tokens in `input_ids`
+    (`OVProcessor.vision_id`).
     """
 
-    def __init__(self, encoder: OVEncoder, llm: Any, config: LMMConfig, *, vision_id: int) -> None:
+    def __init__(self, encoder: OVEncoder | VisionTower, llm: Any, config: LMMConfig, *, vision_id: int) -> None:
         super().__init__()
         self.encoder, self.llm, self.config, self.vision_id = encoder, llm, config, vision_id
-        width, out = encoder.config.hidden_size, self.embedding.weight.shape[1]
-        layers = encoder.config.num_hidden_layers
-        if not -layers - 1 <= config.feature_layer <= layers:
-            raise ValueError(f"feature_layer={config.feature_layer}; the encoder has states 0 to {layers} (or -1 ...)")
+        shape = encoder.shape if isinstance(encoder, VisionTower) else None
+        if shape != config.tower:
+            raise ValueError(f"the encoder is {shape or 'ours'}, but config.tower={config.tower}; they must agree")
+        if isinstance(encoder, VisionTower):
+            width = encoder.width
+        else:
+            width, layers = encoder.config.hidden_size, encoder.config.num_hidden_layers
+            if not -layers - 1 <= config.feature_layer <= layers:
+                raise ValueError(
+                    f"feature_layer={config.feature_layer}; the encoder has states 0 to {layers} (or -1 ...)"
+                )
+        out = self.embedding.weight.shape[1]
         self.projector: nn.Module
         if config.projector == "resampler":
             self.projector = Resampler(width, out, queries=config.queries)
@@ -61,13 +71,24 @@ class OVLanguageModel(nn.Module):
         return self.embedding.weight.device
 
     def visual_tokens(self, vision: PatchBatch) -> torch.Tensor:
-        """Features of all media in the order of their placeholders, [G, E]."""
-        out = self.encoder(vision, hidden_states=[self.config.feature_layer])
-        starts = itertools.accumulate(vision.lengths_B[:-1], initial=0)
-        positions = [np.asarray(one.positions_N3) for one in vision.numpy().unpack()]
+        """Features of all media in the order of their placeholders, [G, E].
+
+        Raises:
+            ValueError: patches that the encoder does not take.
+        """
+        samples = vision.numpy().unpack()
+        if isinstance(self.encoder, VisionTower):
+            for one in samples:
+                self.encoder.shape.check(one)
+            features_ND = self.encoder(vision)
+        else:
+            features_ND = self.encoder(vision, hidden_states=[self.config.feature_layer]).hidden_states[0]
+        positions = [first_slots(one.positions_N3, self.config.step) for one in samples]
+        lengths = [len(p) for p in positions]
+        starts = itertools.accumulate(lengths[:-1], initial=0)
         order = np.concatenate([s + merge_order(p, self.config.merge) for s, p in zip(starts, positions, strict=True)])
-        features_ND = out.hidden_states[0].to(self.llm.dtype)
-        return self.projector(features_ND, torch.as_tensor(order, device=features_ND.device), vision.lengths_B)
+        order_GM = torch.as_tensor(order, device=features_ND.device)
+        return self.projector(features_ND.to(self.llm.dtype), order_GM, lengths)
 
     def embed(self, input_ids: torch.Tensor, vision: PatchBatch | None) -> torch.Tensor:
         """Embeddings [B, L, E] of text and, where `vision_id` stands, of the media.
@@ -115,7 +136,10 @@ class OVLanguageModel(nn.Module):
     def save(self, directory: str | Path) -> None:
         """Write encoder/, llm/, projector.safetensors and lmm.json; add the processor with its `save_pretrained`."""
         folder = Path(directory)
-        save_model(self.encoder, folder / ENCODER)
+        if isinstance(self.encoder, VisionTower):
+            self.encoder.save(folder / ENCODER)
+        else:
+            save_model(self.encoder, folder / ENCODER)
         self.llm.save_pretrained(folder / LLM)
         tensors = {name: t.detach().cpu().contiguous() for name, t in self.projector.state_dict().items()}
         save_file(tensors, str(folder / PROJECTOR), metadata={"format": "pt", "vision_id": str(self.vision_id)})
@@ -134,7 +158,12 @@ class OVLanguageModel(nn.Module):
 
         folder = Path(directory)
         config = LMMConfig.load(folder)
-        encoder = load_model(folder / ENCODER, device=device, dtype=dtype)
+        encoder: OVEncoder | VisionTower
+        if config.tower is not None:
+            layer = config.feature_layer
+            encoder = VisionTower.open(config.tower.name, folder / ENCODER, layer=layer, device=device, dtype=dtype)
+        else:
+            encoder = load_model(folder / ENCODER, device=device, dtype=dtype)
         llm = load_llm(folder / LLM, dtype=dtype).to(device or "cpu")
         try:
             with safe_open(str(folder / PROJECTOR), "pt") as f:

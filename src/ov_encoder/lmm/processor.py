@@ -17,7 +17,7 @@ from transformers import AutoTokenizer, BatchFeature, PreTrainedTokenizerBase, P
 
 from ov_encoder.errors import OvEncoderError
 from ov_encoder.lmm.config import LMMConfig
-from ov_encoder.lmm.layout import slot_counts
+from ov_encoder.lmm.layout import first_slots, slot_counts
 from ov_encoder.lmm.media import Media, as_bytes
 from ov_encoder.patchify.api import patchify
 from ov_encoder.patchify.batch import PatchBatch, pack
@@ -71,7 +71,9 @@ class OVProcessor(ProcessorMixin):
         super().__init__(tokenizer)
         self.lmm = lmm
         self.image = replace(image or Options(mode="image"), block=lmm.merge)
-        self.video = replace(video or Options(mode="codec", budget=1024, frames=32), block=lmm.merge)
+        default = Options(mode="codec" if lmm.tower is None else "chunk", budget=1024, frames=32)
+        self.video = replace(video or default, block=lmm.merge)
+        self.options("video")
         self.context = context
         self.vision_id: int = tokenizer.convert_tokens_to_ids(VISION)  # type: ignore[assignment]
 
@@ -148,24 +150,37 @@ class OVProcessor(ProcessorMixin):
         labels = [token if mine else IGNORE for token, mine in zip(ids, answers, strict=True)]
         return Example(ids, labels, pack(batches) if batches else None)
 
+    def options(self, kind: str, **changes: Any) -> Options:
+        """What `patchify` is asked for an "image" or a "video" (for which `changes` count).
+
+        Raises:
+            ValueError: the model's tower cannot take it; the message names what it takes.
+        """
+        return self.lmm.options(self.image if kind == "image" else replace(self.video, **changes), kind)
+
     def see(self, media: Media, kind: str, **changes: Any) -> PatchBatch:
         """The patches of one image or video, as a prompt would hold them. kind: "image" or "video"."""
-        options = self.image if kind == "image" else replace(self.video, **changes)
+        options = self.options(kind, **changes)
         batch = media if isinstance(media, PatchBatch) else patchify(as_bytes(media), **asdict(options))
         if len(batch) != 1:
             raise ValueError(f"a {kind} must be one sample; this PatchBatch holds {len(batch)}")
+        if self.lmm.tower is not None:
+            self.lmm.tower.check(batch.numpy())
         return batch
 
     def write_vision(self, batch: PatchBatch) -> str:
         """What stands in the prompt for one image or video: placeholders, with times between the slots of a video."""
         if self.lmm.projector == "resampler":
             return VISION * self.lmm.queries
-        counts = slot_counts(batch.positions_N3, self.lmm.merge)
+        step = self.lmm.step
+        counts = slot_counts(first_slots(batch.numpy().positions_N3, step), self.lmm.merge)
         if not self.lmm.stamps or batch.modes_B[0] == "image":
             return VISION * sum(n for _, n in counts)
         times_T = batch.slot_times_B[0]
         collage = batch.modes_B[0] == "collage"  # one tall picture of all its slots
-        return "".join(f"<t={0.0 if collage else times_T[t]:.1f}s>{VISION * n}" for t, n in counts)
+        slots = np.unique(batch.numpy().positions_N3[:, 0])
+        middles = [0.0 if collage else times_T[slots[i : i + step]].mean() for i in range(0, len(slots), step)]
+        return "".join(f"<t={time:.1f}s>{VISION * n}" for time, (_, n) in zip(middles, counts, strict=True))
 
     def apply_chat_template(  # type: ignore[override]
         self, conversation: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool = True, **kwargs: Any
@@ -250,11 +265,18 @@ class OVProcessor(ProcessorMixin):
         full = self.see(item, kind, **changes if kind == "video" else {})
         unit = self.lmm.merge**2
         if kind == "video":
-            return self.see(item, kind, **changes | {"budget": max(int(full.tokens * share) // unit, 1) * unit})
+            tokens = int(full.tokens / self.lmm.step * share)
+            return self.see(item, kind, **changes | {"budget": max(tokens // unit, 1) * unit})
+        if self.lmm.tower is not None and self.lmm.tower.rows is not None:
+            raise ValueError(
+                f"an image is always {full.tokens} patches for {self.lmm.tower.name}; fit cannot shrink it"
+            )
         _, rows, columns = full.grids_B[0]
-        P, side = full.patch_size, np.sqrt(share)
-        height, width = (max(int(n * side) // self.lmm.merge, 1) * self.lmm.merge * P for n in (rows, columns))
-        return patchify(as_bytes(item), **asdict(replace(self.image, size=(height, width))))
+        options, side = self.options("image"), np.sqrt(share)
+        height, width = (
+            max(int(n * side) // options.block, 1) * options.block * options.patch for n in (rows, columns)
+        )
+        return patchify(as_bytes(item), **asdict(replace(options, size=(height, width))))
 
     def _ids(self, pieces: Sequence[tuple[str, bool]], batches: Sequence[PatchBatch]) -> tuple[list[int], list[bool]]:
         """Token ids of all pieces, and whether each belongs to an answer. Pieces are tokenised one by one, as they

@@ -96,9 +96,10 @@ class ConversationStream:
     def ticket(self, place: int) -> Ticket:
         """Of a place in the stream of all processes."""
         _, row = sample_at(place, len(self.talks), seed=self.config.seed, stream="conversations")
-        sight, merge = self.config.sight, self.config.lmm.merge
+        sight, lmm = self.config.sight, self.config.lmm
         mode = sight.modes[place % len(sight.modes)]
-        return Ticket(place, self.talks[row], sight.image(merge), sight.video(merge, mode))
+        image, video = lmm.options(sight.image(lmm.merge), "image"), lmm.options(sight.video(lmm.merge, mode), "video")
+        return Ticket(place, self.talks[row], image, video)
 
     def __next__(self) -> LanguageBatch:
         """The next forward's batch.

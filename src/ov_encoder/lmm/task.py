@@ -15,6 +15,7 @@ from ov_encoder.errors import missing_extra
 from ov_encoder.lmm.model import OVLanguageModel
 from ov_encoder.lmm.processor import IGNORE
 from ov_encoder.lmm.stream import LanguageBatch
+from ov_encoder.lmm.towers import VisionTower
 from ov_encoder.lmm.train_config import LMMTrainConfig
 from ov_encoder.train.optim import parameter_groups
 from ov_encoder.train.task import SideOptimizer
@@ -40,7 +41,11 @@ class LanguageTask:
     def blocks(self) -> Iterable[nn.Module]:
         """Those of the encoder and of the language model."""
         stacks = [m for m in self.module.llm.modules() if isinstance(m, nn.ModuleList)]
-        return [*self.module.encoder.encoder.layers, *max(stacks, key=len)]
+        encoder = self.module.encoder
+        return [
+            *(encoder.blocks if isinstance(encoder, VisionTower) else encoder.encoder.layers),
+            *max(stacks, key=len),
+        ]
 
     def groups(self) -> list[dict[str, Any]]:
         """Projector, encoder and language model with rates of their own."""
@@ -77,7 +82,7 @@ class LanguageTask:
         where it learns, of its weights) and of the encoder's blocks; attention is left out."""
         llm = sum(p.numel() for p in self.module.llm.parameters())
         vision = batch.inputs["vision"]
-        patches = vision.tokens if vision is not None else 0
+        patches = vision.tokens / self.module.config.step if vision is not None else 0
         encoder = sum(p.numel() for p in self.module.encoder.parameters()) * patches
         passes = 3 if self.config.train == "all" and not self.config.lora else 2
         return 2.0 * passes * llm * batch.tokens + 2.0 * (3 if self.config.train == "all" else 1) * encoder
@@ -85,12 +90,16 @@ class LanguageTask:
 
 def freeze_unreached(model: OVLanguageModel) -> None:
     """No gradient reaches what comes after the state that is used."""
-    layers = model.encoder.config.num_hidden_layers
-    used = model.config.feature_layer % (layers + 1)  # state i is the input of block i
-    model.encoder.layernorm_post.requires_grad_(False)
-    if model.encoder.head is not None:
-        model.encoder.head.requires_grad_(False)
-    for block in list(model.encoder.encoder.layers)[used:]:
+    encoder = model.encoder
+    if isinstance(encoder, VisionTower):
+        for part in encoder.unused:
+            part.requires_grad_(False)
+        return
+    used = model.config.feature_layer % (encoder.config.num_hidden_layers + 1)  # state i is the input of block i
+    encoder.layernorm_post.requires_grad_(False)
+    if encoder.head is not None:
+        encoder.head.requires_grad_(False)
+    for block in list(encoder.encoder.layers)[used:]:
         block.requires_grad_(False)
 
 

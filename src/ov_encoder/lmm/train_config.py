@@ -46,7 +46,8 @@ class LMMTrainConfig:
     """Everything about a run.
 
     data: LLaVA-style JSON or JSONL files. encoder, llm: a name, directory or hub id each, or `init`: a directory that
-    an earlier stage wrote (its own encoder, llm and lmm count then). train: "projector" (stage 1) or "all" (stage 2).
+    an earlier stage wrote (its own encoder, llm and lmm count then). encoder may be a tower of another family,
+    siglip2:PLACE or qwen3vl:PLACE, which wants sight.modes=("chunk",). train: "projector" (stage 1) or "all" (stage 2).
     encoder_lr, llm_lr: relative to optim.lr, which is the projector's. lora: rank of LoRA on the language model's
     linear layers, 0 trains its weights. samples: conversations of a step over all processes and micro-batches.
     pack: conversations of a forward share one row without padding. group: conversations of this many steps are read

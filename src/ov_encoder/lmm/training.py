@@ -20,7 +20,9 @@ from ov_encoder.lmm.model import OVLanguageModel, load_llm, load_tokenizer
 from ov_encoder.lmm.processor import OVProcessor
 from ov_encoder.lmm.stream import ConversationStream
 from ov_encoder.lmm.task import LanguageTask, without_lora
+from ov_encoder.lmm.towers import VisionTower, is_tower
 from ov_encoder.lmm.train_config import LMMTrainConfig
+from ov_encoder.model.encoder import OVEncoder
 from ov_encoder.model.weights import load_model
 from ov_encoder.train import checkpoint
 from ov_encoder.train.loop import CHECKPOINTS, Loop
@@ -79,10 +81,16 @@ def build(config: LMMTrainConfig) -> tuple[OVLanguageModel, OVProcessor]:
         raise ValueError("no language model: give llm (a directory, hub id or .gguf file), or init")
     llm = load_llm(config.llm, dtype=torch.float32)
     context = getattr(llm.config, "max_position_embeddings", None)
-    processor = OVProcessor(load_tokenizer(config.llm), lmm=config.lmm, image=image, video=video, context=context)
-    encoder = load_model(config.encoder, dtype=torch.float32)
+    encoder: OVEncoder | VisionTower
+    if is_tower(config.encoder):
+        name, _, place = config.encoder.partition(":")
+        encoder = VisionTower.open(name, place, layer=config.lmm.feature_layer, dtype=torch.float32)
+        lmm = replace(config.lmm, tower=encoder.shape)
+    else:
+        encoder, lmm = load_model(config.encoder, dtype=torch.float32), config.lmm
+    processor = OVProcessor(load_tokenizer(config.llm), lmm=lmm, image=image, video=video, context=context)
     torch.manual_seed(config.seed)
-    return OVLanguageModel(encoder, llm, config.lmm, vision_id=processor.vision_id), processor
+    return OVLanguageModel(encoder, llm, lmm, vision_id=processor.vision_id), processor
 
 
 def prepare_language_run(config: LMMTrainConfig, folder: Path, processes: Processes) -> LanguageRun:
@@ -99,6 +107,7 @@ def prepare_language_run(config: LMMTrainConfig, folder: Path, processes: Proces
         config = replace(config, lmm=LMMConfig.load(Path(config.init)))
     talks = [talk for path in config.data for talk in read_instructions(path)]
     model, processor = build(config)
+    config = replace(config, lmm=model.config)
     torch.manual_seed(config.seed + processes.rank)
     model.to(processes.device).train()
     if config.loop.checkpointing:
