@@ -90,8 +90,10 @@ def test_resumed_equals_uninterrupted_bit_for_bit(parts, tmp_path, changes):
         ({}, ("projector.",)),
         ({"train": "all"}, ("projector.", "llm.", *ENCODER)),
         ({"train": "all", "lora": 2}, ("projector.", "lora_", *ENCODER)),
+        ({"train": "all", "encoder_lr": 0.0}, ("projector.", "llm.")),
+        ({"train": "all", "llm_lr": 0.0}, ("projector.", *ENCODER)),
     ],
-    ids=["projector", "all", "lora"],
+    ids=["projector", "all", "lora", "frozen encoder", "frozen llm"],
 )
 def test_just_these_weights_learn(parts, tmp_path, changes, learning):
     run = prepare_language_run(config(parts, **changes), tmp_path, ONE)

@@ -37,6 +37,9 @@ class LanguageTask:
             model.llm = add_lora(model.llm, config.lora)
         if config.train == "all":
             freeze_unreached(model)
+        for part, rate in ((model.encoder, config.encoder_lr), (model.llm, config.llm_lr)):
+            if rate == 0:
+                part.requires_grad_(False)
 
     def blocks(self) -> Iterable[nn.Module]:
         """Those of the encoder and of the language model."""
@@ -84,8 +87,9 @@ class LanguageTask:
         vision = batch.inputs["vision"]
         patches = vision.tokens / self.module.config.step if vision is not None else 0
         encoder = sum(p.numel() for p in self.module.encoder.parameters()) * patches
-        passes = 3 if self.config.train == "all" and not self.config.lora else 2
-        return 2.0 * passes * llm * batch.tokens + 2.0 * (3 if self.config.train == "all" else 1) * encoder
+        config, everything = self.config, self.config.train == "all"
+        passes = 3 if everything and config.llm_lr and not config.lora else 2
+        return 2.0 * passes * llm * batch.tokens + 2.0 * (3 if everything and config.encoder_lr else 1) * encoder
 
 
 def freeze_unreached(model: OVLanguageModel) -> None:

@@ -48,10 +48,10 @@ class LMMTrainConfig:
     data: LLaVA-style JSON or JSONL files. encoder, llm: a name, directory or hub id each, or `init`: a directory that
     an earlier stage wrote (its own encoder, llm and lmm count then). encoder may be a tower of another family,
     siglip2:PLACE or qwen3vl:PLACE, which wants sight.modes=("chunk",). train: "projector" (stage 1) or "all" (stage 2).
-    encoder_lr, llm_lr: relative to optim.lr, which is the projector's. lora: rank of LoRA on the language model's
-    linear layers, 0 trains its weights. samples: conversations of a step over all processes and micro-batches.
-    pack: conversations of a forward share one row without padding. group: conversations of this many steps are read
-    together and sorted by length, so that a forward holds equals.
+    encoder_lr, llm_lr: relative to optim.lr, which is the projector's; 0 freezes the part. lora: rank of LoRA on the
+    language model's linear layers, 0 trains its weights. samples: conversations of a step over all processes and
+    micro-batches. pack: conversations of a forward share one row without padding. group: conversations of so many
+    steps are read together and sorted by length, so that a forward holds equals.
     """
 
     data: tuple[str, ...] = ()
