@@ -161,6 +161,9 @@ def plot_scaling(points: list[dict], path: Path) -> None:
     for n in sorted({p["rows"] for p in points}):
         line = [p for p in points if p["rows"] == n]
         axes.loglog([p["k"] for p in line], [p["seconds"] for p in line], "o-", label=f"N = {n:,}")
+    ticks = sorted({p["k"] for p in points})
+    axes.set_xticks(ticks, [f"{k:,}" for k in ticks])
+    axes.set_xticks([], minor=True)
     axes.set_xlabel("k")
     axes.set_ylabel("seconds an iteration")
     axes.legend(frameon=False)
