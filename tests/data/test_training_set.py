@@ -102,3 +102,20 @@ def test_bad_rows_and_cut_tars_are_not_forgotten(tmp_path):
 
 def test_labels_are_compact(manifest):
     assert run(source(manifest))["video"].labels_SL.dtype == np.int32
+
+
+def test_a_head_beside_another_has_its_samples_and_its_own_labels(manifest, tmp_path):
+    videos = tmp_path / "videos.csv"
+    videos.write_text("".join(line for line in manifest.read_text().splitlines(True) if "jpg" not in line))
+    other = tmp_path / "sub" / "other.csv"  # another manifest, other ids, other order; the same files
+    other.parent.mkdir()
+    other.write_text("id,path,label\nz,../2.mp4,fast|far\ny,../gone.mp4,slow\nx,../0.mp4,slow\n")
+    heads = {"video": "video", "speed": "video"}
+    sources = (source(videos, head="video"), source(other, head="speed"))
+    streams = gather(sources, heads, dict.fromkeys(heads), beside={"speed": "video"})
+    assert [s.id for s in streams["speed"].samples] == ["0.mp4", "1.mp4", "2.mp4"]
+    assert streams["speed"].names == ["far", "fast", "slow"]
+    assert streams["speed"].labels_SL.tolist() == [[2, -1], [-1, -1], [1, 0]]
+    other.write_text("path,label\nelsewhere.mp4,slow\n")
+    with pytest.raises(OvEncoderError, match="'speed' shares no sample"):
+        gather(sources, heads, dict.fromkeys(heads), beside={"speed": "video"})

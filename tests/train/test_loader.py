@@ -13,7 +13,7 @@ from ov_encoder.errors import OvEncoderError
 from ov_encoder.patchify.batch import pack
 from ov_encoder.train.clip import dump_clip, load_clip, read_clip
 from ov_encoder.train.config import BatchConfig
-from ov_encoder.train.loader import Loader, make_patches
+from ov_encoder.train.loader import Loader, epochs, make_patches
 from ov_encoder.train.pretrain import fresh_encoder, load_streams
 from tests.train.small import deadly, small_config
 
@@ -185,3 +185,31 @@ def test_a_packed_mixed_batch_equals_its_samples_alone(config):
     assert torch.allclose(together.pooled_BD, torch.cat([a.pooled_BD for a in alone]), atol=1e-5)
     assert torch.allclose(together.tokens_ND, torch.cat([a.tokens_ND for a in alone]), atol=1e-5)
     assert torch.allclose(together.pooled_BD, backwards, atol=1e-5)
+
+
+def test_a_head_beside_another_learns_from_the_samples_that_it_knows(config, small_set, tmp_path):
+    """Two of the four clips have a label for it; every batch holds the clips once, and rows say which are whose."""
+    beside = replace(config.heads[1], name="speed", beside="video")
+    config = replace(config, heads=(*config.heads, beside))
+    streams = load_streams(replace(config, heads=config.heads[:2]))
+    labels_SL = np.array([[-1], [4], [-1], [7]], np.int32)
+    streams["speed"] = Stream(streams["video"].samples, labels_SL)
+    taken = loader(config, streams=streams)
+    for _ in range(4):
+        batch = next(taken)
+        assert len(batch.ids) == 6 and len(batch.rows["object"]) + len(batch.rows["video"]) == 6
+        known = {
+            batch.ids[row]: label.tolist()
+            for row, label in zip(batch.rows["speed"], batch.labels["speed"], strict=True)
+        }
+        wanted = {"1.mp4": [4], "3.mp4": [7]}
+        assert known == {i: wanted[i] for i in [batch.ids[row] for row in batch.rows["video"]] if i in wanted}
+    seen = epochs(config, streams, steps=4)
+    assert seen["speed"] == seen["video"] == 4 * 3 / 4
+
+
+@pytest.mark.parametrize("beside", ["object", "speed", "gone"])
+def test_a_head_stands_beside_one_of_its_kind_with_samples_of_its_own(config, beside):
+    speed = replace(config.heads[1], name="speed", beside=beside)
+    with pytest.raises(ValueError, match=r"'speed': beside=.*need a head of kind video .*\(video\)"):
+        replace(config, heads=(*config.heads, speed))

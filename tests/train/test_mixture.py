@@ -33,3 +33,12 @@ def test_every_place_of_every_head_comes_once_and_in_order(shares):
 def test_heads_take_turns():
     mixture = Mixture(tuple(HeadConfig(name=n, kind="image", samples=c) for n, c in (("a", 2), ("b", 1), ("c", 1))))
     assert [mixture.at(p)[0] for p in range(8)] == [0, 1, 2, 0, 0, 1, 2, 0]
+
+
+def test_a_head_beside_another_has_no_turn():
+    heads = (
+        HeadConfig(name="a", kind="video", samples=2),
+        HeadConfig(name="b", kind="video", samples=9, beside="a"),
+        HeadConfig(name="c", kind="image", samples=1),
+    )
+    assert [Mixture(heads).at(p) for p in range(6)] == [(0, 0), (2, 0), (0, 1), (0, 2), (2, 1), (0, 3)]

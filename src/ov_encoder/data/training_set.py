@@ -5,6 +5,7 @@ Not here: what a sample looks like (train/clip.py), when it comes (sampler.py). 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,12 +70,18 @@ def open_samples(path: str | Path, *, label: str = "label") -> Manifest:
 
 
 def gather(
-    sources: Sequence[Mapping[str, Any]], heads: Mapping[str, str], classes: Mapping[str, int | None]
+    sources: Sequence[Mapping[str, Any]],
+    heads: Mapping[str, str],
+    classes: Mapping[str, int | None],
+    *,
+    beside: Mapping[str, str] | None = None,
 ) -> dict[str, Stream]:
     """The stream of every head.
 
     sources: of path, label, labels, splits, head (see train.config.DataConfig). heads: name -> kind ("image", "video",
     "ocr"). classes: name -> number, or None for as many as there are. Same class names of two sources are one class.
+    beside: head -> the head whose samples it shares: its stream has those samples, in their order, with its own labels
+    and -1 throughout where it has none. Samples are the same where file and offset are.
 
     Raises:
         OvEncoderError: a source cannot be read, a label is out of range, or a head has no sample.
@@ -99,7 +106,24 @@ def gather(
                 skipped[name][sample.id] = "has no label" if ids is None else f"is not in {source['labels']}"
                 continue
             parts[name].append((sample, tuple(labels), ids is not None))
-    return {name: _stream(name, parts[name], skipped[name], classes[name]) for name in heads}
+    streams = {name: _stream(name, parts[name], skipped[name], classes[name]) for name in heads}
+    return {n: _beside(n, s, streams[beside[n]]) if beside and n in beside else s for n, s in streams.items()}
+
+
+def _beside(name: str, own: Stream, other: Stream) -> Stream:
+    """The samples of `other` with the labels of `own`."""
+    row_of = {_place(sample): row for row, sample in enumerate(own.samples)}
+    labels_SL = np.full((len(other.samples), own.labels_SL.shape[1]), -1, np.int32)
+    for i, sample in enumerate(other.samples):
+        if (row := row_of.get(_place(sample))) is not None:
+            labels_SL[i] = own.labels_SL[row]
+    if not (labels_SL >= 0).any():
+        raise OvEncoderError(f"head {name!r} shares no sample with the head that it stands beside")
+    return Stream(other.samples, labels_SL, own.names, own.skipped)
+
+
+def _place(sample: Sample) -> tuple[str, int | None]:
+    return os.path.abspath(sample.path), sample.offset  # noqa: PTH100 (resolve() asks the disk for every sample)
 
 
 def _stream(

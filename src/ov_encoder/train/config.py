@@ -46,11 +46,15 @@ class HeadConfig:
 
     samples: of `batch.samples` that come from this head's data, relative to the other heads. weight: of its loss in
     the sum. labels_per_step, sample_rate, margin, m, scale, filter_threshold, objective: see ClusterHead.
+
+    beside: another head whose samples this one learns from too, so that one forward serves both. It takes no places of
+    the batch (`samples` means nothing); its data say which of those samples it knows, and their labels.
     """
 
     name: str
     kind: Kind
     samples: int = 1
+    beside: str | None = None
     weight: float = 1.0
     classes: int | None = None
     sample_rate: float = 1.0
@@ -234,6 +238,14 @@ class TrainConfig:
         names = [head.name for head in self.heads]
         if not names or len(set(names)) < len(names):
             raise ValueError(f"heads={names}; need at least one, each with a name of its own")
+        own = {head.name: head.kind for head in self.heads if head.beside is None}
+        for head in self.heads:
+            if head.beside is not None and own.get(head.beside) != head.kind:
+                allowed = ", ".join(name for name, kind in own.items() if kind == head.kind)
+                raise ValueError(
+                    f"head {head.name!r}: beside={head.beside!r}; need a head of kind {head.kind} with samples of its "
+                    f"own ({allowed or 'there is none'})"
+                )
         for data in self.data:
             if data.head is not None and data.head not in names:
                 raise ValueError(f"data {data.path}: head={data.head!r}; heads are {', '.join(names)}")

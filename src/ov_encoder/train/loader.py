@@ -158,11 +158,13 @@ class Loader:
         taken = sorted(taken, key=lambda item: item[1].tokens)  # equal lengths together: one attention call a run
         rows: dict[str, np.ndarray] = {}
         labels: dict[str, np.ndarray] = {}
-        for i, head in enumerate(self.config.heads):
-            mine = [n for n, (ticket, _) in enumerate(taken) if ticket.head == i]
-            rows[head.name] = np.array(mine, np.int64)
-            of_mine = [taken[n][0].row for n in mine]
-            labels[head.name] = self.streams[head.name].labels_SL[of_mine].astype(np.int64)
+        for head in self.config.heads:
+            giver = self.config.heads[[h.name for h in self.config.heads].index(head.beside or head.name)]
+            mine = [n for n, (ticket, _) in enumerate(taken) if self.config.heads[ticket.head] is giver]
+            labels_SL = self.streams[head.name].labels_SL[[taken[n][0].row for n in mine]]
+            known = (labels_SL >= 0).any(1)  # a head beside another knows some of its samples
+            rows[head.name] = np.array(mine, np.int64)[known]
+            labels[head.name] = labels_SL[known].astype(np.int64)
         return TrainBatch(pack([p for _, p in taken]), [t.sample.id for t, _ in taken], rows, labels)
 
     def _peek(self) -> tuple[Ticket, PatchBatch | str]:
@@ -260,9 +262,9 @@ class Loader:
 
 def epochs(config: TrainConfig, streams: Mapping[str, Stream], steps: int) -> dict[str, float]:
     """How often each head's data are seen in `steps` steps."""
-    period = sum(head.samples for head in config.heads)
-    places = steps * config.batch.samples
-    return {h.name: places * h.samples / period / len(streams[h.name].samples) for h in config.heads}
+    own = {head.name: head.samples for head in config.heads if head.beside is None}
+    places = steps * config.batch.samples / sum(own.values())
+    return {h.name: places * own[h.beside or h.name] / len(streams[h.name].samples) for h in config.heads}
 
 
 def _result(outcome: Outcome[Ticket, PatchBatch]) -> PatchBatch | str:

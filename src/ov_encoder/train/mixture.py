@@ -14,14 +14,14 @@ from ov_encoder.train.config import MODES, HeadConfig, Mode
 
 @dataclass(frozen=True)
 class Mixture:
-    """Heads in turn, in proportion to `samples`: pattern of one period, repeated."""
+    """Heads in turn, in proportion to `samples`: pattern of one period, repeated. Heads beside another have no turn."""
 
     heads: tuple[HeadConfig, ...]
     pattern: tuple[int, ...] = field(init=False)  # head of each place in a period
     rank: tuple[int, ...] = field(init=False)  # how many of the same head came before it in the period
 
     def __post_init__(self) -> None:
-        counts = [head.samples for head in self.heads]
+        counts = [head.samples if head.beside is None else 0 for head in self.heads]
         owed, seen = [0] * len(counts), [0] * len(counts)
         pattern, rank = [], []
         for _ in range(sum(counts)):  # smooth round robin: always the head that is owed most

@@ -60,7 +60,8 @@ def load_streams(config: TrainConfig) -> dict[str, Stream]:
         raise ValueError("no data: give --data DIR (a manifest, class folders or tars)")
     kinds = {head.name: head.kind for head in config.heads}
     classes = {head.name: head.classes for head in config.heads}
-    return gather([asdict(data) for data in config.data], kinds, classes)
+    beside = {head.name: head.beside for head in config.heads if head.beside is not None}
+    return gather([asdict(data) for data in config.data], kinds, classes, beside=beside)
 
 
 def fresh_encoder(config: TrainConfig) -> OVEncoder:
