@@ -48,10 +48,11 @@ class OVEncoderForEval(lmms):
         if int(batch_size) != 1:
             raise ValueError(f"batch_size={batch_size}; must be 1")
         self.processor = OVProcessor.from_pretrained(pretrained)
-        self.model = OVLanguageModel.load(pretrained, device=device if torch.cuda.is_available() else "cpu")
-        self.changes = {"mode": mode} if mode else {}
+        self.changes: dict[str, Any] = {"mode": mode} if mode else {}
         if budget is not None:
-            self.changes["budget"] = int(budget)  # type: ignore[assignment]
+            self.changes["budget"] = int(budget)
+        self.processor.options("video", **self.changes)  # what the model cannot do is said before it is loaded
+        self.model = OVLanguageModel.load(pretrained, device=device if torch.cuda.is_available() else "cpu")
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
         """The greedy answer to each request, cut at its stop words."""
