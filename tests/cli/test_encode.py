@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 import ov_encoder as ov
+from ov_encoder.bundled import DEFAULT
 from ov_encoder.cli import main
 from ov_encoder.cli.job import encode_group, read_patches, run_job
 from ov_encoder.cli.outputs import SafetensorsWriter
@@ -37,7 +38,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 def test_the_numbers_are_those_of_the_library(clip, photo, tmp_path, capsys):
     assert run(clip, photo, "-o", tmp_path, "--tokens", "--budget", 150, "--workers", 2) == 0
-    model = ov.load_model("tiny")
+    model = ov.load_model(DEFAULT)
     for path, options in ((clip, {"budget": 150}), (photo, {"budget": 150})):
         batch = ov.patchify(str(path), **options)
         with torch.inference_mode():
@@ -86,14 +87,14 @@ def test_a_run_says_how_it_was_made(photo, tmp_path):
     run(photo, "-o", tmp_path, "--workers", 1, "--anchors", "scenes")
     found = json.loads((tmp_path / "run.json").read_text())
     assert found["options"]["patchify"]["anchors"] == "scenes" and found["options"]["seed"] == 0
-    assert found["options"]["weights"] == fingerprint(ov.load_model("tiny"))
+    assert found["options"]["weights"] == fingerprint(ov.load_model(DEFAULT))
     assert found["versions"]["torch"] == torch.__version__
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--patch", 16], "patch=16, but tiny takes patches of 14"),
+        (["--patch", 16], f"patch=16, but {DEFAULT} takes patches of 14"),
         (["--workers", 0], "workers must be at least 1"),
         (["--timeout", 0], "timeout_s must be positive"),
         (["--rate", 0], "rate=0.0"),
@@ -145,7 +146,7 @@ def test_crashes_of_the_decoder_cost_one_file_each(tmp_path):
         entries([str(tmp_path / "in")], {}),
         folder=tmp_path,
         writer=SafetensorsWriter(tmp_path),
-        model=ov.load_model("tiny"),
+        model=ov.load_model(DEFAULT),
         read=read_or_die,
         keep_tokens=False,
         workers=2,
@@ -162,7 +163,7 @@ def test_crashes_of_the_decoder_cost_one_file_each(tmp_path):
 
 def test_packing_files_together_changes_no_number_beyond_rounding(tmp_path):
     group = [(Entry(p.name, str(p), str(p)), ov.patchify(str(p))) for p in pictures(tmp_path, 5)]
-    model = ov.load_model("tiny")
+    model = ov.load_model(DEFAULT)
     alone = list(encode_group(model, group, limit=0, keep_tokens=True))
     together = list(encode_group(model, group, limit=25, keep_tokens=True))
     for a, b in zip(alone, together, strict=True):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ov_encoder.bundled import DEFAULT
 from ov_encoder.cli import main
 
 QUICK = ("--size", "42", "42", "--epochs", "1", "--workers", "1", "--device", "cpu")
@@ -39,11 +40,11 @@ def test_table_json_picture_and_what_was_left_out(pictures, tmp_path, capsys):
     assert "12 train, 8 validate (splits 'train' and 'test')" in text
     assert text.count("left out: 03.png: error: ") == 3 and "left out: 13.png: error: " in text
     report = json.loads((tmp_path / "probe.json").read_text())
-    assert set(report["features"]) == {"tiny", "pixels", "meta"} and set(report["skipped"]["tiny"]) == {
+    assert set(report["features"]) == {DEFAULT, "pixels", "meta"} and set(report["skipped"][DEFAULT]) == {
         "03.png",
         "13.png",
     }
-    ours = report["features"]["tiny"]
+    ours = report["features"][DEFAULT]
     assert (ours["train"], ours["validation"], ours["classes"]) == (11, 7, ["green", "red"])
     assert [p["probe"] for p in ours["probes"]] == ["knn", "linear", "attentive"]
     assert ours["probes"][0]["chosen"]["top1"]["value"] == 1  # colours are not hard
@@ -57,7 +58,7 @@ def test_table_json_picture_and_what_was_left_out(pictures, tmp_path, capsys):
     assert probe(*arguments[:-2], "--seeds", 1, "--label", "shade") == 1  # other labels, the same features
     assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.safetensors")} == before
     again = json.loads((tmp_path / "probe.json").read_text())
-    assert again["features"]["tiny"]["classes"] == ["a", "b", "c"]
+    assert again["features"][DEFAULT]["classes"] == ["a", "b", "c"]
 
 
 def test_shards_on_several_machines(pictures, tmp_path, capsys):
@@ -81,7 +82,7 @@ def test_shards_on_several_machines(pictures, tmp_path, capsys):
         (("--label", "hue"), "no column 'hue'"),
         (("--baselines", "pixel"), "unknown baseline 'pixel'"),
         (("--baselines", "pixels", "pixels"), "have one name"),
-        (("--patch", 16), "patch=16, but tiny takes patches of 14 pixels"),
+        (("--patch", 16), f"patch=16, but {DEFAULT} takes patches of 14 pixels"),
     ],
 )
 def test_wrong_arguments_are_one_line(pictures, tmp_path, capsys, arguments, message):

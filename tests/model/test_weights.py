@@ -100,8 +100,19 @@ def test_sizes_are_random_seeded_and_say_so_once(caplog):
 
 
 def test_names():
-    assert list_models() == ["tiny", "small", "base", "large", "huge"]
-    assert list_models("*t*") == ["tiny"]
+    assert list_models() == [*weights.BUNDLED, "tiny", "small", "base", "large", "huge"]
+    assert "tiny" in list_models("*t*") and "base" not in list_models("*t*")
+
+
+def test_an_encoder_in_the_package_loads_by_name_and_in_float32(folder, monkeypatch):
+    monkeypatch.setitem(weights.BUNDLED, "stand-in", folder)
+    save_model(load_model(folder, dtype="bfloat16"), folder)
+    assert "stand-in" in list_models() and list_models("stand*") == ["stand-in"]
+    model = load_model("stand-in")
+    assert model.dtype == torch.float32 and load_model(folder).dtype == torch.bfloat16
+    assert load_model("stand-in", dtype="bfloat16").dtype == torch.bfloat16
+    for p, q in zip(model.parameters(), make_encoder().parameters(), strict=True):
+        assert torch.equal(p, q.bfloat16().float())
 
 
 def test_unknown_name_gives_the_closest():

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from ov_encoder.bundled import DEFAULT
+
 if TYPE_CHECKING:
     from ov_encoder.model.encoder import EncoderOutput, OVEncoder
     from ov_encoder.patchify.batch import PatchBatch
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 def demo(
     *,
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("demo"),
-    model: str = "tiny",
+    model: str = DEFAULT,
     video: Path | None = None,
     image: Path | None = None,
 ) -> int:

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from ov_encoder.bundled import DEFAULT
 from ov_encoder.cli.options import Options, PatchOptions
 
 _GPU_TOKENS = 65_536  # about what keeps a large GPU busy
@@ -19,7 +20,7 @@ def encode(
     paths: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="PATHS...")],
     *,
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
-    model: str = "tiny",
+    model: str = DEFAULT,
     format: Literal["safetensors", "parquet"] = "safetensors",
     tokens: bool = False,
     rate: float | None = None,

@@ -10,23 +10,20 @@ def models() -> int:
 
     Example: ov-encoder models
     """
-    from pathlib import Path
-
     import torch
 
-    import ov_encoder
+    from ov_encoder.bundled import BUNDLED
     from ov_encoder.cli.console import print_table
     from ov_encoder.model.config import SIZES, OVEncoderConfig
     from ov_encoder.model.encoder import OVEncoder
-    from ov_encoder.model.weights import BUNDLED, SEED, list_models
+    from ov_encoder.model.weights import SEED, list_models
 
     rows = []
     for name in list_models():
         if name in SIZES:
             config, weights = OVEncoderConfig.from_name(name), f"untrained, seed {SEED}"
         else:
-            folder = Path(ov_encoder.__file__).parent / BUNDLED[name]
-            config, weights = OVEncoderConfig.from_json(folder / "config.json"), "in the package"
+            config, weights = OVEncoderConfig.from_json(BUNDLED[name] / "config.json"), "trained, in the package"
         with torch.device("meta"):  # shapes only
             parameters = sum(p.numel() for p in OVEncoder(config).parameters())
         rows.append(

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from ov_encoder.bundled import DEFAULT
 from ov_encoder.cli.options import Options, PatchOptions
 
 _SHOWN = 20  # samples that were left out, on the console
@@ -17,7 +18,7 @@ def probe(
     *,
     data: Path,
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
-    model: str = "tiny",
+    model: str = DEFAULT,
     baselines: tuple[str, ...] = (),
     probes: tuple[Literal["knn", "linear", "attentive", "reference"], ...] = ("knn", "linear", "attentive"),
     seeds: int = 3,

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from ov_encoder.bundled import DEFAULT
 from ov_encoder.cli.options import Options, PatchOptions
 
 Names = Annotated[tuple[str, ...], tyro.conf.arg(metavar="A,B,...")]
@@ -18,7 +19,7 @@ def study(
     *,
     data: Path,
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
-    model: str = "tiny",
+    model: str = DEFAULT,
     policies: Names = ("fused", "motion", "residual", "uniform", "random", "difference", "centre"),
     baselines: Names = (),
     budgets: Names = ("512", "1024", "2048", "4096"),

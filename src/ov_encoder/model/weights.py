@@ -1,7 +1,7 @@
 """Encoders by name, from a directory, a file or the hub, and back to disk. Strict: every key must fit.
 
 Names that are sizes give an encoder with seeded random weights, which says so. Trained encoders that come with the
-package are listed in BUNDLED, a name to a directory below this package.
+package are those of `ov_encoder.bundled`.
 """
 
 import difflib
@@ -18,13 +18,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from ov_encoder.bundled import BUNDLED
 from ov_encoder.errors import OvEncoderError, missing_extra
 from ov_encoder.model.attention import choose_kernel
 from ov_encoder.model.config import SIZES, OVEncoderConfig
 from ov_encoder.model.encoder import OVEncoder
 from ov_encoder.model.layers import init_weights
 
-BUNDLED: dict[str, str] = {}  # name -> directory below this package, with config.json and model.safetensors
 DTYPES = (torch.float32, torch.bfloat16)
 SEED = 0
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -49,7 +49,8 @@ def load_model(
     .safetensors file with a config beside it (`x.config.json` for `x.safetensors` or `x.weights.safetensors`, else
     config.json); or a hub id "owner/name", through huggingface_hub. Released checkpoints load unchanged.
 
-    `device`: the CPU if None. `dtype`: torch.float32 or torch.bfloat16, or their names; that of the file if None.
+    `device`: the CPU if None. `dtype`: torch.float32 or torch.bfloat16, or their names; that of the file if None, but
+    float32 for a bundled one: it is stored in bfloat16 only to be small, and many CPUs are slow in it.
     `attention`: see `OVEncoder`.
 
     Raises:
@@ -70,7 +71,7 @@ def load_model(
     config_file, weights_file = _files(_find(name))
     config, state = OVEncoderConfig.from_json(config_file), read_state(weights_file)
     kinds = {t.dtype for t in state.values()}
-    own_dtype = kinds.pop() if len(kinds) == 1 else torch.float32
+    own_dtype = kinds.pop() if len(kinds) == 1 and name not in BUNDLED else torch.float32
     model = _empty(config, target, wanted_dtype or own_dtype, attention)
     check_state(model.state_dict(), state, str(weights_file))
     model.load_state_dict(state)  # a copy: the file may be replaced later
@@ -150,7 +151,7 @@ def _say_random(name: str, seed: int) -> None:
 def _find(name: str) -> Path:
     """The local directory or file behind a bundled name, a path or a hub id."""
     if name in BUNDLED:
-        return Path(__file__).parent.parent / BUNDLED[name]
+        return BUNDLED[name]
     path = Path(name).expanduser()
     if path.exists():
         return path
