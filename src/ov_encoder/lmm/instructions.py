@@ -22,6 +22,7 @@ from ov_encoder.errors import OvEncoderError
 from ov_encoder.lmm.media import Media, load
 from ov_encoder.patchify.batch import PatchBatch
 from ov_encoder.patchify.cut import cut_patches
+from ov_encoder.patchify.exchange import MAX_SLOTS
 
 _ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 
@@ -62,8 +63,11 @@ def read_instructions(path: str | Path, *, root: str | Path | None = None) -> li
 def prepared(canvases: list[Path], positions: Path, *, patch: int = 14) -> PatchBatch:
     """A video that was prepared as canvases: patches in raster order, their (t, h, w) in an int [K, 3] file.
 
-    Canvases are resized so that each holds its share of the K positions in patches of `patch` pixels. Rows of
-    negative positions are padding and are left out.
+    Every canvas is a square that holds its share of the K positions. Cells of another size than `patch` pixels are
+    resized one by one, because neighbours on a canvas come from different frames. Padding is left out: rows of negative
+    positions, and a position that was named before (the reference fills up with its last row). Times of the slots are
+    those of a `meta.json` beside the positions (`slot_times`, in seconds); without one they are not known (NaN), and no
+    time stamps are written.
 
     Raises:
         OvEncoderError: a canvas or the positions cannot be read, or their numbers do not fit together.
@@ -84,27 +88,62 @@ def prepared(canvases: list[Path], positions: Path, *, patch: int = 14) -> Patch
         raise OvEncoderError(
             f"{positions}: holds {K} positions for {len(canvases)} canvases; every canvas is a square of as many"
         )
+    real_K = (positions_K3 >= 0).all(axis=1)
+    repeated_K = np.ones(K, bool)
+    repeated_K[np.unique(positions_K3, axis=0, return_index=True)[1]] = False
+    real_K &= ~repeated_K
+    T = int(positions_K3[real_K, 0].max(initial=-1)) + 1
+    if not 1 <= T <= MAX_SLOTS:
+        raise OvEncoderError(f"{positions}: names {T} slots; must be 1 to {MAX_SLOTS}")
     frames = []
     for canvas in canvases:
         try:
             with Image.open(canvas) as image:
-                pixels = (side * patch, side * patch)
-                frames.append(np.asarray(image.convert("RGB").resize(pixels, Image.Resampling.BICUBIC)))
+                cell = max(round((image.width * image.height) ** 0.5 / side), 1)
+                if image.size != (side * cell, side * cell):
+                    raise ValueError(f"{image.width} x {image.height} pixels are not {side} x {side} square cells")
+                frames.append(_resize_cells(np.asarray(image.convert("RGB")), cell, patch))
         except (OSError, ValueError, Image.DecompressionBombError) as e:
             raise OvEncoderError(f"{canvas}: cannot be read as a canvas: {e}") from e
     raster_K3 = np.indices((count, side, side)).reshape(3, -1).T
-    real_K = (positions_K3 >= 0).all(axis=1)
     patches_KD = cut_patches(np.stack(frames), raster_K3[real_K], patch)
     order_K = np.lexsort(positions_K3[real_K].T[::-1])
-    T = int(positions_K3[real_K][:, 0].max()) + 1
     return PatchBatch.from_arrays(
         patches_ND=patches_KD[order_K],
         positions_N3=positions_K3[real_K][order_K],
         lengths_B=[int(real_K.sum())],
         modes_B=["codec"],
-        slot_times_B=[np.arange(T, dtype=np.float64)],
+        slot_times_B=[_slot_times(positions.parent / "meta.json", T)],
         provenance_B=[{"source": positions.name, "provider": "prepared"}],
     )
+
+
+def _resize_cells(canvas_YX3: np.ndarray, cell: int, patch: int) -> np.ndarray:
+    """Every cell of cell x cell pixels by itself to patch x patch, bicubic; uint8 in and out."""
+    if cell == patch:
+        return canvas_YX3
+    from PIL import Image
+
+    unit = Image.fromarray(np.eye(cell, dtype=np.float32))  # Pillow's own weights, as a matrix
+    weights_pc = np.asarray(unit.resize((cell, patch), Image.Resampling.BICUBIC))
+    side = canvas_YX3.shape[0] // cell
+    cells = canvas_YX3.reshape(side, cell, side, cell, 3).astype(np.float32)
+    small = np.einsum("pc,RcSdk,qd->RpSqk", weights_pc, cells, weights_pc, optimize=True)
+    return np.clip(np.rint(small), 0, 255).astype(np.uint8).reshape(side * patch, side * patch, 3)
+
+
+def _slot_times(meta: Path, slots: int) -> np.ndarray:
+    """Seconds of each slot, NaN where no meta.json tells."""
+    if not meta.exists():
+        return np.full(slots, np.nan)
+    try:
+        values = json.loads(meta.read_text(encoding="utf-8"))
+        times_T = np.array(values.get("slot_times", [np.nan] * slots), np.float64)
+        if times_T.ndim != 1 or len(times_T) < slots:
+            raise ValueError(f"slot_times has {len(times_T)} entries for {slots} slots")
+        return times_T
+    except (OSError, ValueError, TypeError, AttributeError) as e:
+        raise OvEncoderError(f"{meta}: cannot be read as facts about canvases: {e}") from e
 
 
 def _items(path: Path) -> Iterator[tuple[int, Any]]:

@@ -169,18 +169,18 @@ class OVProcessor(ProcessorMixin):
         return batch
 
     def write_vision(self, batch: PatchBatch) -> str:
-        """What stands in the prompt for one image or video: placeholders, with times between the slots of a video."""
+        """What stands in the prompt for one image or video: placeholders, and before each slot of a video its time,
+        where that is known."""
         if self.lmm.projector == "resampler":
             return VISION * self.lmm.queries
         step = self.lmm.step
         counts = slot_counts(first_slots(batch.numpy().positions_N3, step), self.lmm.merge)
         if not self.lmm.stamps or batch.modes_B[0] == "image":
             return VISION * sum(n for _, n in counts)
-        times_T = batch.slot_times_B[0]
-        collage = batch.modes_B[0] == "collage"  # one tall picture of all its slots
-        slots = np.unique(batch.numpy().positions_N3[:, 0])
-        middles = [0.0 if collage else times_T[slots[i : i + step]].mean() for i in range(0, len(slots), step)]
-        return "".join(f"<t={time:.1f}s>{VISION * n}" for time, (_, n) in zip(middles, counts, strict=True))
+        times_T = batch.slot_times_B[0][np.unique(batch.numpy().positions_N3[:, 0]).astype(int)]
+        times = [times_T[i : i + step].mean() for i in range(0, len(times_T), step)]
+        stamps = ["" if np.isnan(time) else f"<t={time:.1f}s>" for time in times]
+        return "".join(stamp + VISION * n for stamp, (_, n) in zip(stamps, counts, strict=True))
 
     def apply_chat_template(  # type: ignore[override]
         self, conversation: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool = True, **kwargs: Any
