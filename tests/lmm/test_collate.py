@@ -70,7 +70,7 @@ def test_packed_logits_are_those_of_each_example_alone(model_processor, examples
     [
         (("what?", "  "), "the answer in message 1 is empty"),
         (("what?",), "no message of the assistant"),
-        (("<image>", "a"), "1 <image> in the text .*, but 0 images"),
+        (("<image>", "a"), "1 <image> in the text, but 0 images"),
     ],
 )
 def test_conversations_that_teach_nothing_are_refused(model_processor, turns, message):

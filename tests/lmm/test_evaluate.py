@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -60,11 +61,22 @@ def test_questions_are_answered_scored_and_failures_recorded(questions):
     records = list(answer_all(model, processor, questions, max_new_tokens=4))
     assert [r["id"] for r in records] == ["c", "e", "gone"]
     assert records[0]["answer"] in ("ants", "bees") and records[0]["score"] in (0.0, 1.0)
-    assert "none.png: cannot be read" in records[2]["reason"] and "score" not in records[2]
+    assert "none.png: no such file" in records[2]["reason"] and "score" not in records[2]
     summary = summarise(records)
     assert summary["choice"]["items"] == 1 and summary["anls"] == {"metric": "anls", "items": 0, "failed": 1}
     blind = list(answer_all(model, processor, questions, blind=True, max_new_tokens=4))
     assert "answer" in blind[2]  # nothing is opened
+
+
+def test_a_question_longer_than_the_context_fails_alone(questions):
+    model, processor = make()
+    processor.context = 80
+    long = replace(questions[1], id="long", text="<image>" + "why " * 20)
+    records = list(answer_all(model, processor, [long, questions[1]], max_new_tokens=2))
+    assert "a prompt has" in records[0]["reason"] and "the language model takes 80" in records[0]["reason"]
+    assert "answer" not in records[0] and records[1]["id"] == "e"
+    with pytest.raises(ValueError, match="mode='flipped'"):
+        next(answer_all(model, processor, questions, mode="flipped"))
 
 
 def test_placeholders_come_first_unless_the_text_has_them(questions):
@@ -107,6 +119,9 @@ def test_text_comes_piece_by_piece_and_adds_up(picture):
     [
         ('{"question": "a"}', r"line 1: has no field 'answer'"),
         ('{"question": "a", "answer": " "}', "the field 'answer' is empty"),
+        ('{"question": "a", "answer": []}', "the field 'answer' is empty"),
+        ('{"question": "<video> a", "answer": "x"}', "1 <video> in the question, but 0 videos are given"),
+        ('{"question": "<image> a", "answer": "x", "image": ["a", "b"]}', "1 <image> .*, but 2 images are given"),
         ('{"question": "a", "answer": "x", "metric": "rouge"}', "metric 'rouge'; allowed: exact, anls"),
         ('{"question": "a", "answer": "x", "choices": ["y"]}', "answer 'x' is none of the choices: y"),
         ("[]", "line 1"),

@@ -1,12 +1,15 @@
 """The language model with eyes: batches equal single prompts, features land where their placeholders stand."""
 
+import json
+
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import ov_encoder as ov
-from ov_encoder.lmm.model import OVLanguageModel
+from ov_encoder.lmm.model import OVLanguageModel, load_llm
 from ov_encoder.patchify.batch import pack
-from tests.lmm.conftest import make
+from tests.lmm.conftest import make, make_llm
 
 KINDS = [{}, {"merge": 2}, {"projector": "resampler", "queries": 5}, {"feature_layer": -1, "stamps": False}]
 
@@ -84,6 +87,40 @@ def test_it_loads_what_it_saved(tmp_path, movie):
     (tmp_path / "projector.safetensors").write_bytes(b"\0" * 20)
     with pytest.raises(ov.OvEncoderError, match=r"projector\.safetensors: cannot be read as a projector"):
         OVLanguageModel.load(tmp_path)
+
+
+def test_language_models_that_are_none_are_told(tmp_path):
+    def change(name, edit):
+        folder = tmp_path / name
+        make_llm().save_pretrained(folder)
+        edit(folder)
+        return folder
+
+    def kind(value):
+        def edit(folder):
+            config = json.loads((folder / "config.json").read_text())
+            (folder / "config.json").write_text(json.dumps(config | value))
+
+        return edit
+
+    def without(key):
+        def edit(folder):
+            tensors = load_file(folder / "model.safetensors")
+            del tensors[key]
+            save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+        return edit
+
+    for name, edit, message in (
+        ("other", kind({"model_type": "other"}), "model type `other` but Transformers does not recognize"),
+        ("t5", kind({"model_type": "t5"}), "Unrecognized configuration class .*T5Config"),
+        ("shape", kind({"intermediate_size": 80}), "cannot be loaded as a causal language model"),
+        ("cut", lambda f: (f / "model.safetensors").write_bytes(b"\0" * 99), "cannot be loaded as a causal"),
+        ("lacks", without("model.norm.weight"), "lacks 1 weights of LlamaForCausalLM, first model.norm.weight"),
+    ):
+        with pytest.raises(ov.OvEncoderError, match=message):
+            load_llm(change(name, edit))
+    assert load_llm(change("whole", lambda f: None)).config.model_type == "llama"
 
 
 def test_counts_that_do_not_fit_are_told(picture):

@@ -1,6 +1,7 @@
 """Training: what learns and what does not, exact resume, adapters that merge, files that cannot be used."""
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -143,7 +144,42 @@ def test_what_cannot_be_used_is_skipped_and_written_down(parts, tmp_path):
     run = prepare_language_run(config(parts), tmp_path, ONE)
     run.fit()
     rows = [json.loads(line) for line in (tmp_path / "skipped.jsonl").read_text().splitlines()]
-    assert [row["id"] for row in rows] == ["gone"] and "none.png: cannot be read" in rows[0]["reason"]
+    assert [row["id"] for row in rows] == ["gone"] and "none.png: no such file" in rows[0]["reason"]
+
+
+def test_each_kind_of_bad_item_in_a_batch_is_skipped_with_its_reason(parts, tmp_path, movie):
+    """Two good conversations among five that cannot be used: batches hold the good ones, nothing else changes."""
+    whole = as_bytes(movie)
+    (tmp_path / "cut.mkv").write_bytes(whole[:400])
+    (tmp_path / "noise.mkv").write_bytes(bytes(range(256)) * 40)
+    (tmp_path / "noise.png").write_bytes(b"\x89PNG\r\n" + bytes(100))
+    (tmp_path / "clip.mkv").write_bytes(whole)
+    Image.new("RGB", (56, 56)).save(tmp_path / "a.png")
+    lines = [
+        talk("good", "a", image="a.png"),
+        talk("cut", "a", video="cut.mkv"),
+        talk("noise", "a", video="noise.mkv"),
+        talk("picture", "a", image="noise.png"),
+        talk("two", "a", image=["a.png", "a.png"]),
+        talk("long", "a" * 3000, image="a.png"),
+        talk("fine", "c", video="clip.mkv"),
+    ]
+    (tmp_path / "talks.json").write_text(json.dumps(lines))
+    run = prepare_language_run(
+        config(parts, data=(str(tmp_path / "talks.json"),), samples=7, group=1), tmp_path / "run", ONE
+    )
+    batch = next(run.stream)
+    assert sorted(batch.ids) == ["fine", "good"]
+    reasons = {
+        "cut": r"cut\.mkv: not a video or image that can be read",
+        "noise": r"noise\.mkv: not a video or image that can be read",
+        "picture": r"noise\.png: not a video or image that can be read",
+        "two": "1 <image> in the text, but 2 images were given",
+        "long": r"a prompt has \d+ tokens \(4 of them visual\), the language model takes 2048",
+    }
+    assert batch.skipped.keys() == reasons.keys()
+    for name, pattern in reasons.items():
+        assert re.search(pattern, batch.skipped[name]), batch.skipped[name]
 
 
 def test_every_conversation_comes_once_an_epoch_in_groups_of_like_length(parts, tmp_path):

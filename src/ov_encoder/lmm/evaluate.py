@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,10 @@ import torch
 
 from ov_encoder.errors import OvEncoderError
 from ov_encoder.lmm.collate import pad_examples
-from ov_encoder.lmm.media import load
 from ov_encoder.lmm.metrics import ITEM_METRICS, METRICS, bleu, bootstrap, cider
 from ov_encoder.lmm.model import OVLanguageModel
 from ov_encoder.lmm.processor import IGNORE, OVProcessor
+from ov_encoder.patchify.api import patchify
 
 KINDS = ("image", "video")
 
@@ -77,9 +77,12 @@ def _question(item: dict[str, Any], number: int, base: Path) -> Question:
     if metric == "choice" and not set(right) <= set(choices):
         raise ValueError(f"answer {right[0]!r} is none of the choices: {', '.join(choices) or '(none)'}")
     media = [(k, base / p) for k in KINDS for p in ([item[k]] if isinstance(item.get(k), str) else item.get(k) or [])]
-    return Question(
-        str(item.get("id", number)), str(item["question"]), right, media, choices, metric, str(item.get("task", metric))
-    )
+    text = str(item["question"])
+    for kind in KINDS:
+        given, found = sum(k == kind for k, _ in media), text.count(f"<{kind}>")
+        if any(f"<{k}>" in text for k in KINDS) and given != found:
+            raise ValueError(f"{found} <{kind}> in the question, but {given} {kind}s are given")
+    return Question(str(item.get("id", number)), text, right, media, choices, metric, str(item.get("task", metric)))
 
 
 def messages(question: Question, answer: str | None = None) -> list[dict[str, str]]:
@@ -102,8 +105,12 @@ def answer_all(
     """One record for each question: the answer, its score where it has one of its own, or why there is none.
 
     blind: leave the media out (the text-only baseline). changes: options of `patchify` for videos. Media that cannot
-    be read are a record with `reason` and no score.
+    be read, and a prompt that is longer than the context, are a record with `reason` and no score.
+
+    Raises:
+        ValueError: changes that the model cannot take.
     """
+    processor.options("video", **changes)
     for question in questions:
         record: dict[str, Any] = {
             "id": question.id,
@@ -124,7 +131,7 @@ def answer_all(
                 record["answer"] = answer
                 if question.metric in ITEM_METRICS:
                     record["score"] = ITEM_METRICS[question.metric](answer, question.right)
-        except OvEncoderError as e:
+        except (OvEncoderError, ValueError) as e:
             record["reason"] = str(e)
         yield record
 
@@ -206,5 +213,5 @@ def _see(processor: OVProcessor, question: Question, changes: dict[str, Any]) ->
     """Each file read and its patches chosen once, however many choices are tried on them."""
     seen: dict[str, list[Any]] = {"images": [], "videos": []}
     for kind, path in question.media:
-        seen[f"{kind}s"].append(processor.see(load(path), kind, **(changes if kind == "video" else {})))
+        seen[f"{kind}s"].append(patchify(path, **asdict(processor.options(kind, **changes))))
     return seen

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from ov_encoder.errors import OvEncoderError
+from ov_encoder.errors import OvEncoderError, missing_extra
 from ov_encoder.lmm.config import LMMConfig
 from ov_encoder.lmm.layout import first_slots, merge_order
 from ov_encoder.lmm.projector import MergeProjector, Resampler
@@ -24,6 +24,11 @@ from ov_encoder.lmm.towers import VisionTower
 from ov_encoder.model.encoder import OVEncoder
 from ov_encoder.model.weights import check_state, load_model, read_state, save_model
 from ov_encoder.patchify.batch import PatchBatch
+
+try:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+except ImportError as e:
+    raise missing_extra("transformers", "lmm", "a language model") from e
 
 PROJECTOR, ENCODER, LLM = "projector.safetensors", "encoder", "llm"
 
@@ -154,8 +159,6 @@ class OVLanguageModel(nn.Module):
         Raises:
             OvEncoderError: a part is missing, damaged, or does not fit the others.
         """
-        from safetensors import SafetensorError, safe_open
-
         folder = Path(directory)
         config = LMMConfig.load(folder)
         encoder: OVEncoder | VisionTower
@@ -181,18 +184,28 @@ def load_llm(name_or_path: str | Path, *, dtype: torch.dtype | None = None) -> A
     """A causal language model of transformers: a directory, a hub id, or a .gguf file (which needs `gguf`).
 
     Raises:
-        OvEncoderError: there is none, or its class is not known to the installed transformers.
+        OvEncoderError: there is none, its class is not known to the installed transformers, or its weights are damaged
+            or not all there.
     """
     path = Path(name_or_path)
+    llm: Any
     try:
         if path.suffix == ".gguf":
-            llm: Any = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=dtype or "auto")
+            llm = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=dtype or "auto")
             llm.hf_quantizer = None  # its weights are plain tensors now; with it set, save_pretrained refuses
             llm.config.quantization_config = None
             return llm
-        return AutoModelForCausalLM.from_pretrained(str(name_or_path), dtype=dtype or "auto")
-    except (OSError, ValueError, KeyError) as e:
+        made: Any = AutoModelForCausalLM.from_pretrained(
+            str(name_or_path), dtype=dtype or "auto", output_loading_info=True
+        )
+        llm, report = made
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as e:
         raise OvEncoderError(f"{name_or_path}: cannot be loaded as a causal language model: {e}") from e
+    if missing := sorted(report["missing_keys"]):  # transformers would go on with random ones
+        raise OvEncoderError(
+            f"{name_or_path}: lacks {len(missing)} weights of {type(llm).__name__}, first {missing[0]}"
+        )
+    return llm
 
 
 def load_tokenizer(name_or_path: str | Path) -> Any:

@@ -13,15 +13,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from transformers import AutoTokenizer, BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 
-from ov_encoder.errors import OvEncoderError
+from ov_encoder.errors import OvEncoderError, missing_extra
 from ov_encoder.lmm.config import LMMConfig
 from ov_encoder.lmm.layout import first_slots, slot_counts
 from ov_encoder.lmm.media import Media, as_bytes
 from ov_encoder.patchify.api import patchify
 from ov_encoder.patchify.batch import PatchBatch, pack
 from ov_encoder.patchify.options import Options
+
+try:
+    from transformers import AutoTokenizer, BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
+except ImportError as e:
+    raise missing_extra("transformers", "lmm", "a processor of prompts") from e
 
 VISION = "<|vision|>"  # stands once for every visual token; the model puts features where it is
 FILE = "ov_processor.json"
@@ -145,7 +149,7 @@ class OVProcessor(ProcessorMixin):
         if not pieces:
             raise ValueError("the conversation has no message of the assistant to learn from")
         queue = {"<image>": list(images or ()), "<video>": list(videos or ())}
-        self._check_counts([text for text, _ in pieces], queue)
+        self._check_counts(["".join(text for text, _ in pieces)], queue)
         ids, answers, batches = self._prompt(pieces, queue, changes, fit)
         labels = [token if mine else IGNORE for token, mine in zip(ids, answers, strict=True)]
         return Example(ids, labels, pack(batches) if batches else None)

@@ -55,12 +55,14 @@ def look(ticket: Ticket) -> Seen:
     Raises:
         OvEncoderError: a file cannot be read.
     """
-    options = {"images": ticket.image, "videos": ticket.video}
-    seen: Seen = {"images": [], "videos": []}
-    for kind, items in ticket.talk.media(patch=ticket.image.patch).items():
-        for item in items:
-            seen[kind].append(item if isinstance(item, PatchBatch) else patchify(item, **asdict(options[kind])))
-    return seen
+    talk = ticket.talk
+    if talk.positions is not None:
+        seen: Seen = {"images": [], "videos": []}
+        return seen | talk.media(patch=ticket.image.patch)
+    return {  # from their files, so that what is wrong with one is said with its name
+        "images": [patchify(path, **asdict(ticket.image)) for path in talk.images],
+        "videos": [patchify(path, **asdict(ticket.video)) for path in talk.videos],
+    }
 
 
 class ConversationStream:
