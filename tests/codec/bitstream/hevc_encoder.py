@@ -72,7 +72,7 @@ class Arithmetic:
         self.range -= lps
         if value != state & 1:
             self.low, self.range = self.low + self.range, lps
-        states[name] = NEXT[state + 128 * (value != state & 1)]
+        states[name] = NEXT[128 + state if value == state & 1 else 127 - state]
         self._renormalise()
 
     def terminate(self, value: int) -> None:

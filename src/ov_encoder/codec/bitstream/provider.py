@@ -87,6 +87,20 @@ def why_not(file: BinaryIO, info_codec: str, name: str, limits: Limits) -> str:
     return "its first packets hold no picture without damage"
 
 
+Parsed = tuple[int, tuple[int, ...], FrameSignals | None]  # packet, order of display, what was found
+
+
+def _parse(parser: SignalParser, number: int, data: bytes, damage: _Damage) -> Parsed:
+    """The picture in a packet."""
+    found: FrameSignals | None = None
+    order = (0, 0)
+    for parsed, signals in parser.feed(data, number):
+        found, order = signals, (parsed.sequence, parsed.poc)
+        if parsed.damaged:
+            damage.add(parsed.damaged)
+    return number, order, found
+
+
 # --- beside the decoder -------------------------------------------------------------------------------------------
 
 
@@ -120,12 +134,7 @@ class _Beside:
         self._made[number] = made
 
     def _parse(self, number: int, data: bytes) -> FrameSignals | None:
-        found: FrameSignals | None = None
-        for parsed, signals in self._parser.feed(data, number):
-            found = signals
-            if parsed.damaged:
-                self._damage.add(parsed.damaged)
-        return found
+        return _parse(self._parser, number, data, self._damage)[2]
 
     def signals(self, number: int) -> FrameSignals | None:
         """What was found in a packet; asked for once."""
@@ -182,8 +191,7 @@ class _Gop:
         self._info, self._wanted, self._rank_K, self._damage = info, wanted, rank_K, damage
         self._sets = sets
         self.packets: queue.SimpleQueue[tuple[int, bytes] | None] = queue.SimpleQueue()
-        self.made: queue.SimpleQueue[tuple[int, tuple[int, int], FrameSignals | None] | BaseException | None]
-        self.made = queue.SimpleQueue()
+        self.made: queue.SimpleQueue[Parsed | BaseException | None] = queue.SimpleQueue()
 
     def run(self) -> None:
         """Until the end is in `packets`: one item in `made` for each packet, and None or an error at the end."""
@@ -192,79 +200,96 @@ class _Gop:
                 for _ in parser.feed(self._sets, 0):
                     pass  # parameter sets are no pictures
                 while (item := self.packets.get()) is not None:
-                    number, data = item
-                    found: FrameSignals | None = None
-                    order = (0, 0)
-                    for parsed, signals in parser.feed(data, number):
-                        found, order = signals, (parsed.sequence, parsed.poc)
-                        if parsed.damaged:
-                            self._damage.add(parsed.damaged)
-                    self.made.put((number, order, found))
+                    self.made.put(_parse(parser, *item, self._damage))
             self.made.put(None)
         except BaseException as e:  # handed over, and raised in the caller's thread
             self.made.put(e)
 
 
-def _in_decoding_order(
-    file: BinaryIO, info: MediaInfo, wanted: Wanted, rank_K: np.ndarray | None, threads: int, damage: _Damage
-) -> Generator[tuple[int, tuple[int, int, int], FrameSignals | None], None, None]:
-    """(packet, order of display, signals) for each packet, with bounded memory."""
-    cells = -(-info.height // wanted.cell) * -(-info.width // wanted.cell)
-    most = max(_AHEAD_BYTES // (32 * cells), 16) if threads > 1 else 16  # packets under way
-    pool = ThreadPoolExecutor(threads, "ov-encoder-bitstream")
-    gops: deque[_Gop] = deque()
-    numbers, waiting, sets, done = 0, 0, b"", False
+def _packets(file: BinaryIO, info: MediaInfo, wanted: Wanted, damage: _Damage) -> Iterator[tuple[int, bytes]]:
+    """Number and Annex B bytes of each packet; no bytes where it is broken."""
+    number = 0
     with open_video(file, info.name, wanted.limits) as (container, stream):
         annexb, demuxed = AnnexB(stream, info.codec), container.demux(stream)
-        try:
-            begun = 0
-            while True:
-                while not done and waiting < most:
-                    try:
-                        packet = next(demuxed, None)
-                    except FFmpegError as e:
-                        damage.notes.append(f"reading stopped after {numbers} packets: {e.strerror or e}")
-                        packet = None
-                    if packet is None or numbers >= info.frames:
-                        done = True
-                        if gops:
-                            gops[-1].packets.put(None)
-                        break
-                    if not packet.size:
-                        continue
-                    number, numbers = numbers, numbers + 1
-                    data = b""
-                    try:
-                        if packet.is_corrupt:
-                            damage.add("cut short in the container")
-                        else:
-                            data = annexb(packet)
-                    except FFmpegError as e:
-                        damage.add(e.strerror or str(e))
-                    found, closed = first_units(data, info.codec)
-                    sets = (sets + found if found not in sets else sets)[-65536:]
-                    if closed or not gops:
-                        if gops:
-                            gops[-1].packets.put(None)
-                        gops.append(_Gop(info, wanted, rank_K, sets, damage))
-                        pool.submit(gops[-1].run)
-                    gops[-1].packets.put((number, data))
-                    waiting += 1
-                if not gops:
-                    return
-                item = gops[0].made.get()
-                if isinstance(item, BaseException):
-                    raise item
+        while number < info.frames:
+            try:
+                packet = next(demuxed, None)
+            except FFmpegError as e:
+                damage.notes.append(f"reading stopped after {number} packets: {e.strerror or e}")
+                return
+            if packet is None:
+                return
+            if not packet.size:
+                continue
+            data = b""
+            try:
+                if packet.is_corrupt:
+                    damage.add("cut short in the container")
+                else:
+                    data = annexb(packet)
+            except FFmpegError as e:
+                damage.add(e.strerror or str(e))
+            yield number, data
+            number += 1
+
+
+def _in_one_thread(
+    packets: Iterator[tuple[int, bytes]], info: MediaInfo, wanted: Wanted, rank_K: np.ndarray | None, damage: _Damage
+) -> Iterator[Parsed]:
+    """What each packet holds, in this thread: nothing is handed over, so it is the least work."""
+    with closing(SignalParser(info, wanted, rank_K)) as parser:
+        for number, data in packets:
+            yield _parse(parser, number, data, damage)
+
+
+def _in_threads(
+    packets: Iterator[tuple[int, bytes]],
+    info: MediaInfo,
+    wanted: Wanted,
+    rank_K: np.ndarray | None,
+    threads: int,
+    damage: _Damage,
+) -> Iterator[Parsed]:
+    """The same by closed GOPs, `threads` at a time, with bounded memory."""
+    cells = -(-info.height // wanted.cell) * -(-info.width // wanted.cell)
+    most = max(_AHEAD_BYTES // (32 * cells), 16)  # packets under way
+    pool = ThreadPoolExecutor(threads, "ov-encoder-bitstream")
+    gops: deque[_Gop] = deque()
+    waiting, sets, begun, done = 0, b"", 0, False
+    try:
+        while True:
+            while not done and waiting < most:
+                item = next(packets, None)
                 if item is None:
-                    gops.popleft()
-                    begun += 1
-                    continue
-                waiting -= 1
-                yield item[0], (begun, *item[1]), item[2]
-        finally:
-            for gop in gops:
-                gop.packets.put(None)
-            pool.shutdown(wait=True, cancel_futures=True)
+                    done = True
+                    if gops:
+                        gops[-1].packets.put(None)
+                    break
+                found, closed = first_units(item[1], info.codec)
+                sets = (sets + found if found not in sets else sets)[-65536:]
+                if closed or not gops:
+                    if gops:
+                        gops[-1].packets.put(None)
+                    gops.append(_Gop(info, wanted, rank_K, sets, damage))
+                    pool.submit(gops[-1].run)
+                gops[-1].packets.put(item)
+                waiting += 1
+            if not gops:
+                return
+            made = gops[0].made.get()
+            if isinstance(made, BaseException):
+                raise made
+            if made is None:
+                gops.popleft()
+                begun += 1
+                continue
+            waiting -= 1
+            number, order, signals = made
+            yield number, (begun, *order), signals
+    finally:
+        for gop in gops:
+            gop.packets.put(None)
+        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def alone(file: BinaryIO, info: MediaInfo, wanted: Wanted, *, threads: int, notes: list[str]) -> Iterator[FrameSignals]:
@@ -279,9 +304,12 @@ def alone(file: BinaryIO, info: MediaInfo, wanted: Wanted, *, threads: int, note
     damage, rank_K, shown = _Damage(notes=notes), display_ranks(info), 0
     threads = threads or len(_cores())
     try:
-        for number, signals in _in_display_order(
-            _in_decoding_order(file, info, wanted, rank_K, threads, damage), rank_K
-        ):
+        packets = _packets(file, info, wanted, damage)
+        if threads == 1:
+            made = _in_one_thread(packets, info, wanted, rank_K, damage)
+        else:
+            made = _in_threads(packets, info, wanted, rank_K, threads, damage)
+        for number, signals in _in_display_order(made, rank_K):
             seconds = float(info.packet_time_K[number]) if rank_K is not None else shown / (info.fps or 25)
             signals.index, signals.time_s = shown, seconds
             yield signals
@@ -294,14 +322,12 @@ def alone(file: BinaryIO, info: MediaInfo, wanted: Wanted, *, threads: int, note
         raise OvEncoderError(f"{info.name}: no picture of its {info.codec} stream could be read")
 
 
-def _in_display_order(
-    made: Generator[tuple[int, tuple[int, int, int], FrameSignals | None], None, None], rank_K: np.ndarray | None
-) -> Iterator[tuple[int, FrameSignals]]:
+def _in_display_order(made: Iterator[Parsed], rank_K: np.ndarray | None) -> Iterator[tuple[int, FrameSignals]]:
     """By the packets' times; in streams without times by picture order count, a few pictures late.
 
     Where the parser refuses, pictures whose turn has come are given before that is raised.
     """
-    heap: list[tuple[tuple[int, int, int], int, FrameSignals | None]] = []
+    heap: list[tuple[tuple[int, ...], int, FrameSignals | None]] = []
     due, refused = 0, None
     timed = rank_K is not None
     while True:
@@ -313,7 +339,7 @@ def _in_display_order(
             refused = e
             break
         if rank_K is not None:
-            order = (int(rank_K[number]), 0, 0)
+            order = (int(rank_K[number]),)
         elif signals is None:
             continue
         heapq.heappush(heap, (order, number, signals))

@@ -74,21 +74,30 @@ int ovb_picture_distances(const ovb_picture *p, int32_t *age, int32_t *poc) {
     return p->reference_count;
 }
 
+/* What a vector of each list weighs in the mean velocity: 1 / (4 * distance), halved where both lists count. */
+typedef struct weights {
+    float first, second;
+} weights;
+
 static void copy_velocity(const ovb_picture *p, int cell, int W, int H, const ovb_maps *maps) {
-    int step = cell / 4, stride = p->width8 * 2;
-    float per[OVB_MAX_REFERENCES + 1] = {0}; /* by reference + 1: 1 / (4 * distance), 0 where unknown or unused */
-    for (int i = 0; i < p->reference_count; i++)
-        if (maps->distance[i] != 0) per[i + 1] = 0.25f / maps->distance[i];
+    int step = cell / 4, stride = p->width8 * 2, n = p->reference_count + 1;
+    weights of[(OVB_MAX_REFERENCES + 1) * (OVB_MAX_REFERENCES + 1)]; /* by reference of list 0, of list 1; 0: none */
+    float per[OVB_MAX_REFERENCES + 1] = {0};
+    for (int i = 1; i < n; i++)
+        if (maps->distance[i - 1] != 0) per[i] = 0.25f / maps->distance[i - 1];
+    for (int i = 0; i < n * n; i++) {
+        float first = per[i / n], second = per[i % n], share = first != 0 && second != 0 ? 0.5f : 1.0f;
+        of[i] = (weights){first * share, second * share};
+    }
     float *to = maps->velocity;
     for (int y = 0; y < H; y++) {
         size_t row = (size_t)y * (size_t)step * (size_t)stride;
-        for (int x = 0; x < W; x++, to += 2) {
-            size_t at = row + (size_t)(x * step);
-            float first = per[p->ref[0][at] + 1], second = per[p->ref[1][at] + 1];
-            ovb_mv a = p->mv[0][at], b = p->mv[1][at];
-            float share = first != 0 && second != 0 ? 0.5f : 1.0f;
-            to[0] = (first * a.x + second * b.x) * share;
-            to[1] = (first * a.y + second * b.y) * share;
+        const int8_t *first = p->ref[0] + row, *second = p->ref[1] + row;
+        const ovb_mv *a = p->mv[0] + row, *b = p->mv[1] + row;
+        for (int x = 0; x < W * step; x += step, to += 2) {
+            weights w = of[(first[x] + 1) * n + second[x] + 1];
+            to[0] = w.first * a[x].x + w.second * b[x].x;
+            to[1] = w.first * a[x].y + w.second * b[x].y;
         }
     }
 }
@@ -118,15 +127,25 @@ static void copy_motion(const ovb_picture *p, int cell, int W, int H, int list, 
     }
 }
 
-/* Cells as they are kept. */
-static void copy_cells8(const ovb_picture *p, int W, int H, const ovb_maps *maps) {
-    for (int y = 0; y < H; y++) {
-        size_t from = (size_t)y * (size_t)p->width8, to = (size_t)y * (size_t)W, n = (size_t)W;
-        if (maps->kind) memcpy(maps->kind + to, p->kind + from, n);
-        if (maps->energy) memcpy(maps->energy + to, p->energy + from, n * sizeof(float));
-        for (size_t x = 0; maps->qp && x < n; x++) maps->qp[to + x] = p->qp[from + x];
-        for (size_t x = 0; maps->bits && x < n; x++) maps->bits[to + x] = (float)p->bits[from + x] / 4096;
+/* Cells as they are kept: a row of all, so that the loops are plain. */
+static void copy_row8(const ovb_picture *p, size_t from, size_t to, size_t n, const ovb_maps *maps) {
+    const int8_t *restrict qp = p->qp + from;
+    const uint32_t *restrict bits = p->bits + from;
+    if (maps->kind) memcpy(maps->kind + to, p->kind + from, n);
+    if (maps->energy) memcpy(maps->energy + to, p->energy + from, n * sizeof(float));
+    if (maps->qp) {
+        int16_t *restrict out = maps->qp + to;
+        for (size_t x = 0; x < n; x++) out[x] = qp[x];
     }
+    if (maps->bits) {
+        float *restrict out = maps->bits + to;
+        for (size_t x = 0; x < n; x++) out[x] = (float)bits[x] / 4096;
+    }
+}
+
+static void copy_cells8(const ovb_picture *p, int W, int H, const ovb_maps *maps) {
+    for (int y = 0; y < H; y++)
+        copy_row8(p, (size_t)y * (size_t)p->width8, (size_t)y * (size_t)W, (size_t)W, maps);
 }
 
 /* Cells of another size: a quarter of one, or the sum of up to four. */
