@@ -18,7 +18,7 @@ COMMANDS = {
     "models": "",
     "bench": "FILE --model --repeat --device --dtype +patch",
     "pretrain": "RECIPE --data --out --steps --set --probe --device --show",
-    "export": "RUN --out --no-average",
+    "export": "RUN --out --no-average --dtype --title --results",
     "probe": "--data --out --model --baselines --probes --seeds --shots --vector --epochs --batch --label "
     "--train-split --val-split --fold --cache --shard --workers --timeout --device --dtype +patch",
     "study": "--data --out --model --policies --baselines --budgets --probes --seeds --label --train-split --val-split "

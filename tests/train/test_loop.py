@@ -186,6 +186,9 @@ def test_export_writes_what_both_libraries_load(config, straight, tmp_path):
     )
     card = (tmp_path / "README.md").read_text()
     assert "object (image): 2 classes" in card and "6 of 6 steps" in card and "codec 50.0%" in card
+    half = export_run(folder, tmp_path / "half", dtype="bfloat16")
+    assert half.dtype == torch.bfloat16 and ov.load_model(tmp_path / "half").dtype == torch.bfloat16
+    assert torch.equal(half.head.probe, model.head.probe.bfloat16())
     with pytest.raises(OvEncoderError, match="has no checkpoint to export"):
         export_run(tmp_path / "nowhere", tmp_path / "x")
 

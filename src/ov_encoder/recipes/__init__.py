@@ -14,13 +14,14 @@ import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 
+from ov_encoder.recipes.bundle_tiny import bundle_tiny
 from ov_encoder.recipes.large_8gpu import large_8gpu
 from ov_encoder.recipes.paper import paper_stage1, paper_stage2
 from ov_encoder.recipes.tiny_cpu import tiny_cpu
 from ov_encoder.train.config import TrainConfig
 
 RECIPES: dict[str, Callable[[], TrainConfig]] = {
-    f.__name__: f for f in (tiny_cpu, paper_stage1, paper_stage2, large_8gpu)
+    f.__name__: f for f in (tiny_cpu, bundle_tiny, paper_stage1, paper_stage2, large_8gpu)
 }
 
 
