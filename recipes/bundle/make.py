@@ -25,7 +25,10 @@ from rich.progress import track
 
 from encode import write_clip
 
-COUNTS = {"atari": 1000, "physics": 1500, "rooms": 600, "solids": 600, "robots": 400, "pages": 3000}
+COUNTS = {
+    "atari": 1000, "physics": 1500, "parade": 1000, "rooms": 600, "solids": 600, "robots": 400, "stamps": 4000,
+    "pages": 3000,
+}  # fmt: skip
 
 
 def render(job: Job, out: Path) -> str:

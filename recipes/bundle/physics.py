@@ -7,9 +7,11 @@ label names the motion and the camera, not the thing.
 from __future__ import annotations
 
 import math
+import random
 
 import numpy as np
 import pymunk
+import stamps
 from jobs import Job, shares
 from PIL import Image, ImageDraw
 
@@ -31,10 +33,15 @@ def plan(count: int) -> list[Job]:
 def render(job: Job) -> tuple[np.ndarray, float]:
     """64 to 80 frames [T, 224, 224, 3] at 25 frames a second."""
     chance, noise = job.chance, job.noise
-    motion, camera = job.labels[0].removeprefix("motion "), job.labels[1]
     length = chance.randint(64, 80)
-    wall = _wall(noise)
-    looks = [_thing(noise, chance) for _ in range(2 if motion == "collide" else 1)]
+    wall = stamps.wall(SIDE + 2 * MARGIN, noise)
+    looks = [_thing(noise, chance) for _ in range(2 if job.labels[0] == "motion collide" else 1)]
+    return film(job, chance, wall, looks, length), 25.0
+
+
+def film(job: Job, chance: random.Random, wall: Image.Image, looks: list[Image.Image], length: int = 72) -> np.ndarray:
+    """[length, 224, 224, 3]: things that move as the job says, before a wall, seen by its camera."""
+    motion, camera = job.labels[0].removeprefix("motion "), job.labels[1]
     tracks = _tracks(motion, length, chance)
     speed = chance.uniform(0.4, 1.0)
     frames = []
@@ -47,19 +54,7 @@ def render(job: Job) -> tuple[np.ndarray, float]:
                 sprite = sprite.resize((max(int(sprite.width * scale), 2), max(int(sprite.height * scale), 2)))
             scene.paste(sprite, (round(MARGIN + x - sprite.width / 2), round(MARGIN + y - sprite.height / 2)), sprite)
         frames.append(_look(scene, camera, (t / (length - 1) - 0.5) * speed))
-    return np.stack(frames), 25.0
-
-
-def _wall(noise: np.random.Generator) -> Image.Image:
-    """Noise at four scales in two colours: texture everywhere, so that camera motion shows."""
-    side = SIDE + 2 * MARGIN
-    field = np.zeros((side, side), np.float32)
-    for cells, weight in ((3, 1.0), (8, 0.6), (24, 0.4), (80, 0.25)):
-        small = Image.fromarray(noise.random((cells, cells)).astype(np.float32))
-        field += weight * np.asarray(small.resize((side, side), Image.Resampling.BICUBIC))
-    field = (field - field.min()) / np.ptp(field)
-    colours = noise.integers(20, 236, (2, 3))
-    return Image.fromarray((colours[0] + field[..., None] * (colours[1] - colours[0])).astype(np.uint8))
+    return np.stack(frames)
 
 
 def _thing(noise: np.random.Generator, chance) -> Image.Image:
