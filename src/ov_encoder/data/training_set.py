@@ -130,7 +130,10 @@ def _stream(
     name: str, rows: list[tuple[Sample, tuple[Any, ...], bool]], skipped: dict[str, str], classes: int | None
 ) -> Stream:
     if not rows:
-        raise OvEncoderError(f"head {name!r} has no labelled sample; give it data, or leave the head out")
+        left_out = [f"; {len(skipped):,} left out, such as {i!r}, which {why}" for i, why in skipped.items()][:1]
+        raise OvEncoderError(
+            f"head {name!r} has no labelled sample{''.join(left_out)}; give it data, or leave the head out"
+        )
     if len({numbered for *_, numbered in rows}) > 1:
         raise OvEncoderError(f"head {name!r}: some of its data have class names, some numbers from a labels file")
     names: list[str] = []
