@@ -168,7 +168,7 @@ def _motion(out: Path, workers: int) -> None:
     def body(progress: Callable[[int, int], None]) -> dict[str, Any]:
         return write_motion_labels(clips, out / "motion", k=k, top=_top(k), workers=workers, progress=progress)
 
-    outputs = ("motion/labels.parquet", "motion/centres.npz")
+    outputs = tuple(f"motion/{name}" for name in ("statistics", "features", "centres.npz", "labels.parquet"))
     _do(out, Stage("motion", ("sets/videos.csv",), outputs, {"k": k, "top": _top(k)}, body, ("motion/kmeans",)))
 
 
