@@ -16,8 +16,7 @@
 
 extern const uint8_t ovb_cabac_lps[512];   /* rangeTabLPS by (range >> 6) & 3, then context */
 extern const uint8_t ovb_cabac_next[256];  /* at 128 + context: the context after an MPS; at 127 - context: after an LPS */
-extern const uint8_t ovb_cabac_shift[512]; /* renormalisation of a range */
-extern const uint16_t ovb_cabac_log2[256];    /* log2 of a range of 256..511, in 1 / 4096 bit */
+extern const uint16_t ovb_cabac_log2[256]; /* log2 of a range of 256..511, in 1 / 4096 bit */
 
 typedef struct ovb_cabac {
     uint64_t value;
@@ -60,7 +59,7 @@ static inline int ovb_decision(ovb_cabac *c, uint8_t *context) {
     state ^= is_lps;
     *context = ovb_cabac_next[128 + state];
     range += (lps - range) & (uint32_t)is_lps;
-    int shift = ovb_cabac_shift[range];
+    int shift = __builtin_clz(range) - 23;
     c->value = (c->value - (scaled & (uint64_t)is_lps)) << shift;
     c->range = range << shift;
     return (int)(state & 1);

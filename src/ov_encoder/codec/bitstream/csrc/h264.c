@@ -89,6 +89,7 @@ static int begin_picture(h264 *h) {
     memset(p->ref_idx[1], -1, count * 4);
     for (size_t i = 0; i < count; i++) h->mbs[i].slice = 0;
     h->current = p;
+    h->cells = p->cells;
     p->exists = 1;
     p->frame_num = s->frame_num;
     h264_order_count(h, p);
@@ -147,12 +148,20 @@ static const h264_mb *available(const h264 *h, int index) {
     return mb->slice == h->slice ? mb : NULL;
 }
 
-/* The macroblock with this address becomes the one in progress; -1: there is none, or it has been read already. */
-static inline int locate(h264 *h, uint32_t address) {
-    if (address >= (uint32_t)h->mb_width * (uint32_t)h->mb_height) return -1;
-    h->mb_y = (int)(address / (uint32_t)h->mb_width);
-    h->mb_x = (int)(address % (uint32_t)h->mb_width);
+/* The macroblock behind the one in progress, or the slice's first, is the next that `locate` finds. */
+static inline void go_on(h264 *h) {
+    if (++h->mb_x < h->mb_width) return;
+    h->mb_x = 0;
+    h->mb_y++;
+}
+
+/* The macroblock at (mb_x, mb_y) becomes the one in progress; -1: there is none, or it has been read already. */
+static inline int locate(h264 *h) {
+    if (h->mb_y >= h->mb_height) return -1;
     h->index = (h->mb_y + 1) * h->stride + h->mb_x + 1;
+    size_t x = (size_t)h->mb_x, y = (size_t)h->mb_y, width = (size_t)h->mb_width;
+    h->cell = (y * width * 2 + x) * 2;
+    h->block = (y * width * 4 + x) * 4;
     h->mb = &h->mbs[h->index];
     if (h->mb->slice) return -1;
     h->a = available(h, h->index - 1);
@@ -162,9 +171,9 @@ static inline int locate(h264 *h, uint32_t address) {
     return 0;
 }
 
-static int read_cabac_slice(h264 *h, uint32_t *address) {
-    for (;; (*address)++) {
-        if (locate(h, *address)) return -1;
+static int read_cabac_slice(h264 *h) {
+    for (;; go_on(h)) {
+        if (locate(h)) return -1;
         int skipped = h->header.type != H264_I && h264_cabac_skip(h);
         if (h264_read_macroblock(h, skipped)) return -1;
         h->mbs_read++;
@@ -172,24 +181,23 @@ static int read_cabac_slice(h264 *h, uint32_t *address) {
     }
 }
 
-static int read_cavlc_slice(h264 *h, uint32_t *address) {
-    for (;; (*address)++) {
+static int read_cavlc_slice(h264 *h) {
+    for (;; go_on(h)) {
         if (h->header.type != H264_I) {
             uint32_t run = ovb_ue(&h->bits);
             if (run > (uint32_t)h->mb_width * (uint32_t)h->mb_height) return -1;
             int64_t spent = h264_position(h) - h->position, start = h->position;
-            for (uint32_t i = 0; i < run; i++, (*address)++) { /* the run's bits are shared by its macroblocks */
+            for (uint32_t i = 0; i < run; i++) { /* the run's bits are shared by its macroblocks */
+                if (i) go_on(h);
                 h->position = h264_position(h) - (spent + i) / run;
-                if (locate(h, *address) || h264_read_macroblock(h, 1)) return -1;
+                if (locate(h) || h264_read_macroblock(h, 1)) return -1;
                 h->mbs_read++;
             }
             if (run == 0) h->position = start;
-            if (!ovb_more_data(&h->bits, h->stop)) {
-                (*address)--; /* the last one read */
-                return run ? 0 : -1;
-            }
+            if (!ovb_more_data(&h->bits, h->stop)) return run ? 0 : -1;
+            if (run) go_on(h);
         }
-        if (locate(h, *address) || h264_read_macroblock(h, 0)) return -1;
+        if (locate(h) || h264_read_macroblock(h, 0)) return -1;
         h->mbs_read++;
         if (!ovb_more_data(&h->bits, h->stop)) return 0;
     }
@@ -198,33 +206,33 @@ static int read_cavlc_slice(h264 *h, uint32_t *address) {
 /* The slice's last bits (its end, what the arithmetic coder flushes) belong to its last macroblock. */
 static void charge_rest(h264 *h, int64_t bits) {
     uint32_t rest = (uint32_t)((bits << OVB_POS_SHIFT) - h->position);
-    ovb_picture *p = h->current->cells;
-    for (int k = 0; k < 4; k++) {
-        size_t at = (size_t)(h->mb_y * 2 + (k >> 1)) * (size_t)p->width8 + (size_t)(h->mb_x * 2 + (k & 1));
-        p->bits[at] += (rest + (uint32_t)k) >> 2;
-    }
+    uint32_t *cells = h->cells->bits + h->cell;
+    for (int k = 0; k < 4; k++) cells[(k >> 1) * h->cells->width8 + (k & 1)] += (rest + (uint32_t)k) >> 2;
 }
 
 static void read_slice_data(h264 *h, const uint8_t *payload, size_t size) {
-    uint32_t address = h->header.first_mb;
     size_t start, end;
     int failed;
+    uint32_t first = h->header.first_mb, width = (uint32_t)h->mb_width, total = width * (uint32_t)h->mb_height;
+    first = first < total ? first : total; /* any number may come; behind the last there is none to find */
+    h->mb_x = (int)(first % width);
+    h->mb_y = (int)(first / width);
     if (h->pps.cabac) {
         ovb_align(&h->bits);
         start = h->bits.pos;
         h264_cabac_start(h, payload + start / 8, size - start / 8);
         h->position = 0;
-        failed = h->bits.error ? -1 : read_cabac_slice(h, &address);
+        failed = h->bits.error ? -1 : read_cabac_slice(h);
         end = start + ovb_cabac_end(&h->cabac) - 1;
     } else {
         start = h->bits.pos;
         h->position = (int64_t)start << OVB_POS_SHIFT;
-        failed = read_cavlc_slice(h, &address);
+        failed = read_cavlc_slice(h);
         end = h->bits.pos;
     }
     if (failed) {
         h->broken++;
-        ovb_damage(h->parser, "slice %u breaks at macroblock %u", h->slice, address);
+        ovb_damage(h->parser, "slice %u breaks at macroblock %d", h->slice, h->mb_y * h->mb_width + h->mb_x);
         return;
     }
     if (end > h->stop || end >> 3 != h->stop >> 3 || !(payload[end >> 3] >> (7 - (end & 7)) & 1)) {

@@ -127,6 +127,7 @@ typedef struct h264 {
     uint8_t (*totals)[48];         /* total_coeff of every 4x4 block, raster, Y, Cb, Cr (CAVLC) */
     uint8_t (*mvd)[2][8][2];       /* |mvd| by list: bottom row, then right column (CABAC) */
     h264_picture *current;
+    ovb_picture *cells;            /* current->cells */
     h264_header first;             /* header of its first slice */
     uint32_t slices, broken;
     uint32_t mbs_read;
@@ -156,6 +157,7 @@ typedef struct h264 {
 
     /* the macroblock in progress */
     int mb_x, mb_y, index;
+    size_t cell, block;           /* its first 8x8 cell and 4x4 block in the picture's maps */
     h264_mb *mb;
     const h264_mb *a, *b, *c, *d; /* left, above, above right, above left; NULL where not available */
     int qp;                       /* QP'Y without the offset: QPY */
@@ -222,6 +224,7 @@ void h264_skip_motion(h264 *h);
 int h264_inter_motion(h264 *h, int mb_type);
 void h264_store_motion(h264 *h);
 void h264_store16(h264 *h, int list, int ref, ovb_mv mv);
+void h264_forget_motion(h264 *h);
 void h264_neighbours16(const h264 *h, int list, int ref[3], ovb_mv mv[3]);
 ovb_mv h264_median(const int ref[3], const ovb_mv mv[3], int want);
 

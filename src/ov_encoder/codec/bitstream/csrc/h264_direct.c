@@ -44,11 +44,6 @@ static inline int colocated_list(const h264 *h, int k) {
     return col->ref_idx[0][h->index][k] >= 0 ? 0 : col->ref_idx[1][h->index][k] >= 0 ? 1 : -1;
 }
 
-static void set_block(h264 *h, int list, int k, ovb_mv mv) {
-    ovb_mv *to = h->motion[list].mv + AT((k & 1) * 2, k & 2);
-    to[0] = to[1] = to[8] = to[9] = mv;
-}
-
 typedef struct prediction { /* of the whole macroblock, before the colocated picture is asked */
     int ref[2];
     ovb_mv mv[2];
@@ -58,44 +53,46 @@ typedef struct prediction { /* of the whole macroblock, before the colocated pic
 static prediction predict_spatial(const h264 *h) {
     prediction p;
     for (int list = 0; list < 2; list++) {
-        int near[3], least = -1;
+        int near[3];
         ovb_mv near_mv[3];
         h264_neighbours16(h, list, near, near_mv);
-        for (int i = 0; i < 3; i++)
-            if (near[i] >= 0 && (least < 0 || near[i] < least)) least = near[i];
-        p.ref[list] = least;
-        p.mv[list] = least < 0 ? (ovb_mv){0, 0} : h264_median(near, near_mv, least);
+        uint32_t a = (uint32_t)near[0], b = (uint32_t)near[1], c = (uint32_t)near[2]; /* below 0 is most */
+        uint32_t least = a < b ? a : b;
+        least = least < c ? least : c;
+        p.ref[list] = (int)least < 0 ? -1 : (int)least;
+        p.mv[list] = p.ref[list] < 0 ? (ovb_mv){0, 0} : h264_median(near, near_mv, p.ref[list]);
     }
     int nothing = p.ref[0] < 0 && p.ref[1] < 0;
     if (nothing) p.ref[0] = p.ref[1] = 0;
     for (int list = 0; list < 2; list++)
-        p.check[list] = !nothing && p.ref[list] == 0 && (p.mv[list].x || p.mv[list].y) && h->direct.col_short;
+        p.check[list] = !nothing && p.ref[list] == 0 && (p.mv[list].x | p.mv[list].y) && h->direct.col_short;
     return p;
 }
 
-static void spatial(h264 *h, const prediction *p, int blocks) { /* 8.4.1.2.2 */
-    const int *ref = p->ref, *check = p->check, any = check[0] | check[1];
-    const ovb_mv *mv = p->mv;
+/* 4x4 blocks (bit 4 * k + i) whose colocated block hardly moves: colZeroFlag. */
+static int still_blocks(const h264 *h) {
+    int still = 0;
     for (int k = 0; k < 4; k++) {
-        if (!(blocks >> k & 1)) continue;
-        for (int list = 0; list < 2; list++) {
-            h->ref[list][k] = (int8_t)ref[list];
-            set_block(h, list, k, mv[list]);
-        }
-        int from = any ? colocated_list(h, k) : -1;
+        int from = colocated_list(h, k);
         if (from < 0 || h->direct.col->ref_idx[from][h->index][k] != 0) continue;
+        const ovb_mv *mv = h->direct.col->cells->mv[from];
         for (int i = 0; i < (h->sps.direct_8x8 ? 1 : 4); i++) { /* else one corner speaks for all four */
-            int x = (k & 1) * 2 + (i & 1), y = (k & 2) + (i >> 1);
-            ovb_mv c = h->direct.col->cells->mv[from][colocated(h, x, y)];
-            if (c.x < -1 || c.x > 1 || c.y < -1 || c.y > 1) continue;
-            for (int list = 0; list < 2; list++) {
-                if (!check[list]) continue;
-                if (h->sps.direct_8x8) {
-                    set_block(h, list, k, (ovb_mv){0, 0});
-                } else {
-                    h->motion[list].mv[AT(x, y)] = (ovb_mv){0, 0};
-                }
-            }
+            ovb_mv c = mv[colocated(h, (k & 1) * 2 + (i & 1), (k & 2) + (i >> 1))];
+            int is = ((uint32_t)(c.x + 1) < 3) & ((uint32_t)(c.y + 1) < 3);
+            still |= (h->sps.direct_8x8 ? 15 * is : is << i) << 4 * k;
+        }
+    }
+    return still;
+}
+
+static void spatial(h264 *h, const prediction *p, int still, int blocks) { /* 8.4.1.2.2 */
+    for (int list = 0; list < 2; list++) {
+        const ovb_mv mv[2] = {p->mv[list], p->check[list] ? (ovb_mv){0, 0} : p->mv[list]};
+        for (int k = 0; k < 4; k++) {
+            if (!(blocks >> k & 1)) continue;
+            ovb_mv *to = h->motion[list].mv + AT((k & 1) * 2, k & 2);
+            h->ref[list][k] = (int8_t)p->ref[list];
+            for (int i = 0; i < 4; i++) to[(i >> 1) * 8 + (i & 1)] = mv[still >> (4 * k + i) & 1];
         }
     }
 }
@@ -136,7 +133,7 @@ static void temporal(h264 *h, int blocks) { /* 8.4.1.2.3 */
 void h264_direct_motion(h264 *h, int blocks) {
     if (h->header.direct_spatial) {
         const prediction p = predict_spatial(h);
-        spatial(h, &p, blocks);
+        spatial(h, &p, p.check[0] | p.check[1] ? still_blocks(h) : 0, blocks);
     } else {
         temporal(h, blocks);
     }
@@ -146,11 +143,13 @@ void h264_direct_motion(h264 *h, int blocks) {
 void h264_direct16(h264 *h) {
     if (h->header.direct_spatial) {
         const prediction p = predict_spatial(h);
-        if (!p.check[0] && !p.check[1]) {
-            for (int list = 0; list < 2; list++) h264_store16(h, list, p.ref[list], p.mv[list]);
+        int still = p.check[0] | p.check[1] ? still_blocks(h) : 0;
+        if (still == 0 || still == 0xffff) {
+            for (int list = 0; list < 2; list++)
+                h264_store16(h, list, p.ref[list], still && p.check[list] ? (ovb_mv){0, 0} : p.mv[list]);
             return;
         }
-        spatial(h, &p, 15);
+        spatial(h, &p, still, 15);
     } else {
         temporal(h, 15);
     }

@@ -139,9 +139,8 @@ static int residual16(h264 *h, int plane) {
     }
     if (!(mb->cbp & 15)) return 0;
     if (plane == 0) weight = big ? h264_weights8(h, inter, qp) : h264_weights4(h, inter, qp);
-    for (int k = 0; k < 4; k++) {
-        if (!(mb->cbp >> k & 1)) continue;
-        int x = (k & 1) * 2, y = k & 2;
+    for (unsigned left = mb->cbp & 15; left; left &= left - 1) {
+        int k = __builtin_ctz(left), x = (k & 1) * 2, y = k & 2;
         float *energy = &h->cell_energy[k];
         if (big && h->pps.cabac) {
             int at = base + y * 4 + x;
@@ -332,18 +331,16 @@ static int read_coded(h264 *h) {
 }
 
 static void keep(h264 *h) {
-    ovb_picture *p = h->current->cells;
+    ovb_picture *p = h->cells;
     const h264_mb *mb = h->mb;
     int kind = mb->type & MB_INTRA ? OVB_INTRA : mb->type & MB_SKIP ? OVB_SKIP : OVB_INTER;
-    int8_t qp = (int8_t)(mb->type & MB_PCM ? 0 : h->qp);
-    size_t at = (size_t)(h->mb_y * 2) * (size_t)p->width8 + (size_t)(h->mb_x * 2);
+    int qp = mb->type & MB_PCM ? 0 : h->qp;
+    size_t at = h->cell;
     for (int row = 0; row < 2; row++, at += (size_t)p->width8) {
-        for (int i = 0; i < 2; i++) {
-            p->kind[at + (size_t)i] = (uint8_t)kind;
-            p->qp[at + (size_t)i] = qp;
-            p->bits[at + (size_t)i] = h->cell_bits[row * 2 + i];
-            p->energy[at + (size_t)i] = h->cell_energy[row * 2 + i];
-        }
+        memset(p->kind + at, kind, 2);
+        memset(p->qp + at, qp, 2);
+        memcpy(p->bits + at, h->cell_bits + row * 2, 2 * sizeof *p->bits);
+        memcpy(p->energy + at, h->cell_energy + row * 2, 2 * sizeof *p->energy);
     }
 }
 
@@ -354,13 +351,17 @@ int h264_read_macroblock(h264 *h, int skipped) {
     memset(h->cell_bits, 0, sizeof h->cell_bits);
     memset(h->cell_energy, 0, sizeof h->cell_energy);
     if (!h->pps.cabac) memset(h->totals[h->index], 0, sizeof *h->totals);
+    int failed = 0;
     if (skipped) {
         skip(h);
-    } else if (read_coded(h)) {
-        return -1;
+    } else {
+        failed = read_coded(h);
     }
     charge_all(h);
-    if (h->pps.cabac ? ovb_cabac_overran(&h->cabac) : h->bits.error) return -1;
+    if (failed || (h->pps.cabac ? ovb_cabac_overran(&h->cabac) : h->bits.error)) {
+        h264_forget_motion(h); /* another slice may hold this macroblock */
+        return -1;
+    }
     if (h->sps.lossless && h->qp + 6 * (h->sps.depth_luma - 8) == 0) h->lossless_seen = 1;
     keep(h);
     mb->slice = h->slice;

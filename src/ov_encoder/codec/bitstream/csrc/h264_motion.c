@@ -3,28 +3,45 @@
  */
 #include "h264.h"
 
-static inline size_t block4(const h264 *h, int x, int y) { /* of this macroblock; may point into a neighbour */
-    return (size_t)((ptrdiff_t)(h->mb_y * 4 + y) * (h->mb_width * 4) + h->mb_x * 4 + x);
+/* One block of a neighbouring macroblock: its reference index, and its vector (0 without one). */
+static inline int neighbour(const h264 *h, int list, int index, int quarter, size_t block, ovb_mv *mv) {
+    int ref = h->current->ref_idx[list][index][quarter];
+    uint32_t both;
+    memcpy(&both, &h->cells->mv[list][block], sizeof both);
+    both &= ~(uint32_t)(ref >> 31); /* no jump: references are hard to predict */
+    memcpy(mv, &both, sizeof both);
+    return ref;
 }
 
-/* One neighbouring block: its reference index, and its vector (0 without one). */
-static inline int neighbour(const h264 *h, int list, const h264_mb *mb, int quarter, int x, int y, ovb_mv *mv) {
+static inline int at_left(const h264 *h, int list, ovb_mv *mv) {
+    if (h->a) return neighbour(h, list, h->index - 1, 1, h->block - 1, mv);
     *mv = (ovb_mv){0, 0};
-    if (!mb) return REF_AWAY;
-    int ref = h->current->ref_idx[list][mb - h->mbs][quarter];
-    if (ref >= 0) *mv = h->current->cells->mv[list][block4(h, x, y)];
-    return ref;
+    return REF_AWAY;
+}
+
+static inline int at_above(const h264 *h, int list, ovb_mv *mv) {
+    if (h->b) return neighbour(h, list, h->index - h->stride, 2, h->block - (size_t)h->mb_width * 4, mv);
+    *mv = (ovb_mv){0, 0};
+    return REF_AWAY;
+}
+
+static inline int at_above_right(const h264 *h, int list, ovb_mv *mv) {
+    if (h->c) return neighbour(h, list, h->index - h->stride + 1, 2, h->block - (size_t)h->mb_width * 4 + 4, mv);
+    *mv = (ovb_mv){0, 0};
+    return REF_AWAY;
+}
+
+static inline int at_above_left(const h264 *h, int list, ovb_mv *mv) {
+    if (h->d) return neighbour(h, list, h->index - h->stride - 1, 3, h->block - (size_t)h->mb_width * 4 - 1, mv);
+    *mv = (ovb_mv){0, 0};
+    return REF_AWAY;
 }
 
 /* Left, above and above right (or above left) of the whole macroblock. */
 void h264_neighbours16(const h264 *h, int list, int ref[3], ovb_mv mv[3]) {
-    ref[0] = neighbour(h, list, h->a, 1, -1, 0, &mv[0]);
-    ref[1] = neighbour(h, list, h->b, 2, 0, -1, &mv[1]);
-    if (h->c) {
-        ref[2] = neighbour(h, list, h->c, 2, 4, -1, &mv[2]);
-    } else {
-        ref[2] = neighbour(h, list, h->d, 3, -1, -1, &mv[2]);
-    }
+    ref[0] = at_left(h, list, &mv[0]);
+    ref[1] = at_above(h, list, &mv[1]);
+    ref[2] = h->c ? at_above_right(h, list, &mv[2]) : at_above_left(h, list, &mv[2]);
 }
 
 static inline int16_t middle(int a, int b, int c) {
@@ -32,19 +49,28 @@ static inline int16_t middle(int a, int b, int c) {
     return (int16_t)(c < low ? low : c > high ? high : c);
 }
 
-/* 8.4.1.3.1 */
+/* 8.4.1.3.1. By masks: which neighbour has the wanted reference is hard to predict. */
 ovb_mv h264_median(const int ref[3], const ovb_mv mv[3], int want) {
-    int same = (ref[0] == want) + (ref[1] == want) + (ref[2] == want);
-    if (same == 1) return mv[ref[0] == want ? 0 : ref[1] == want ? 1 : 2];
-    if (same == 0 && ref[1] == REF_AWAY && ref[2] == REF_AWAY && ref[0] != REF_AWAY) return mv[0];
-    return (ovb_mv){middle(mv[0].x, mv[1].x, mv[2].x), middle(mv[0].y, mv[1].y, mv[2].y)};
+    if (ref[1] == REF_AWAY && ref[2] == REF_AWAY && ref[0] != REF_AWAY) return mv[0];
+    ovb_mv mid = {middle(mv[0].x, mv[1].x, mv[2].x), middle(mv[0].y, mv[1].y, mv[2].y)};
+    uint32_t all[3], only = 0, median, same = 0;
+    memcpy(all, mv, sizeof all);
+    memcpy(&median, &mid, sizeof median);
+    for (int i = 0; i < 3; i++) {
+        uint32_t is = (uint32_t)0 - (ref[i] == want);
+        only |= all[i] & is;
+        same -= is;
+    }
+    median ^= (median ^ only) & ((uint32_t)0 - (same == 1));
+    memcpy(&mid, &median, sizeof mid);
+    return mid;
 }
 
 /* --- storing -------------------------------------------------------------------------------------------------- */
 
 /* Reference indices of the four 8x8 blocks, and the same as indices into the picture's references. */
 static inline void store_refs(h264 *h, int list, const int8_t ref[4]) {
-    int8_t of[4], *to = h->current->cells->ref[list] + block4(h, 0, 0);
+    int8_t of[4], *to = h->cells->ref[list] + h->block;
     size_t stride = (size_t)h->mb_width * 4;
     memcpy(h->current->ref_idx[list][h->index], ref, 4);
     for (int i = 0; i < 4; i++) {
@@ -59,23 +85,37 @@ static inline void store_refs(h264 *h, int list, const int8_t ref[4]) {
     memcpy(to + 3 * stride, lower, 4);
 }
 
-/* One reference and one vector for the whole macroblock. */
+/* One reference and one vector for the whole macroblock. Without a reference it stays as the picture was cleared. */
 void h264_store16(h264 *h, int list, int ref, ovb_mv mv) {
-    const int8_t refs[4] = {(int8_t)ref, (int8_t)ref, (int8_t)ref, (int8_t)ref};
-    const ovb_mv row[4] = {mv, mv, mv, mv};
-    store_refs(h, list, refs);
     if (ref < 0) return;
-    ovb_mv *to = h->current->cells->mv[list] + block4(h, 0, 0);
-    for (int y = 0; y < 4; y++, to += h->mb_width * 4) memcpy(to, row, sizeof row);
+    const ovb_mv row[4] = {mv, mv, mv, mv};
+    size_t stride = (size_t)h->mb_width * 4;
+    ovb_mv *to = h->cells->mv[list] + h->block;
+    int8_t *of = h->cells->ref[list] + h->block;
+    for (int y = 0; y < 4; y++, to += stride, of += stride) {
+        memcpy(to, row, sizeof row);
+        memset(of, h->reference_of[list][ref], 4);
+    }
+    memset(h->current->ref_idx[list][h->index], ref, 4);
+    h->refs_used[list] |= 1u << ref;
+}
+
+/* As the picture was cleared. */
+void h264_forget_motion(h264 *h) {
+    for (int list = 0; list < 2; list++) {
+        int8_t *of = h->cells->ref[list] + h->block;
+        for (int y = 0; y < 4; y++, of += h->mb_width * 4) memset(of, -1, 4);
+        memset(h->current->ref_idx[list][h->index], -1, 4);
+    }
 }
 
 /* What is in h->ref and h->motion. */
 void h264_store_motion(h264 *h) {
     for (int list = 0; list < (h->header.type == H264_B ? 2 : 1); list++) {
         const int8_t *ref = h->ref[list];
-        store_refs(h, list, ref);
         if ((ref[0] & ref[1] & ref[2] & ref[3]) < 0) continue; /* the list is not used at all */
-        ovb_mv *to = h->current->cells->mv[list] + block4(h, 0, 0);
+        store_refs(h, list, ref);
+        ovb_mv *to = h->cells->mv[list] + h->block;
         for (int y = 0; y < 4; y++, to += h->mb_width * 4) memcpy(to, h->motion[list].mv + AT(0, y), 4 * sizeof *to);
     }
 }
@@ -103,25 +143,25 @@ static inline const uint8_t (*neighbour_mvd(const h264 *h, int list, const h264_
 static void load_neighbours(h264 *h, int list) {
     h264_motion *m = &h->motion[list];
     const h264_picture *p = h->current;
-    const ovb_mv *mv = p->cells->mv[list] + (ptrdiff_t)block4(h, 0, 0);
+    const ovb_mv *mv = h->cells->mv[list] + h->block;
     ptrdiff_t stride = h->mb_width * 4;
     memset(m, 0, sizeof *m);
     memset(m->ref + AT(-1, -1), REF_AWAY, 6);
     if (h->b) {
-        const int8_t *ref = p->ref_idx[list][h->b - h->mbs];
+        const int8_t *ref = p->ref_idx[list][h->index - h->stride];
         m->ref[AT(0, -1)] = m->ref[AT(1, -1)] = ref[2];
         m->ref[AT(2, -1)] = m->ref[AT(3, -1)] = ref[3];
         if (ref[2] >= 0) memcpy(m->mv + AT(0, -1), mv - stride, 2 * sizeof *mv);
         if (ref[3] >= 0) memcpy(m->mv + AT(2, -1), mv - stride + 2, 2 * sizeof *mv);
     }
-    const int8_t *left = h->a ? p->ref_idx[list][h->a - h->mbs] : NULL;
+    const int8_t *beside = h->a ? p->ref_idx[list][h->index - 1] : NULL;
     for (int y = 0; y < 4; y++) {
-        int ref = left ? left[1 + (y & 2)] : REF_AWAY;
+        int ref = beside ? beside[1 + (y & 2)] : REF_AWAY;
         m->ref[AT(-1, y)] = (int8_t)ref;
         if (ref >= 0) m->mv[AT(-1, y)] = mv[y * stride - 1];
     }
-    m->ref[AT(4, -1)] = (int8_t)neighbour(h, list, h->c, 2, 4, -1, &m->mv[AT(4, -1)]);
-    m->ref[AT(-1, -1)] = (int8_t)neighbour(h, list, h->d, 3, -1, -1, &m->mv[AT(-1, -1)]);
+    m->ref[AT(4, -1)] = (int8_t)at_above_right(h, list, &m->mv[AT(4, -1)]);
+    m->ref[AT(-1, -1)] = (int8_t)at_above_left(h, list, &m->mv[AT(-1, -1)]);
     if (!h->pps.cabac) return;
     const uint8_t(*before)[2] = neighbour_mvd(h, list, h->a), (*over)[2] = neighbour_mvd(h, list, h->b);
     if (before)
@@ -204,18 +244,19 @@ static inline void read_vector(h264 *h, int list, int x, int y, int wide, int hi
 /* ctxIdxInc of ref_idx for 8x8 block k: neighbours that refer to a later entry, and not by direct prediction. */
 static int ref_context(const h264 *h, int list, int k, int direct) {
     const int8_t *mine = h->ref[list];
-    int left, above;
+    int8_t(*ref_idx)[4] = h->current->ref_idx[list];
+    int a, b;
     if (k & 1) {
-        left = mine[k - 1] > 0 && !(direct >> (k - 1) & 1);
+        a = mine[k - 1] > 0 && !(direct >> (k - 1) & 1);
     } else {
-        left = h->a && h->current->ref_idx[list][h->a - h->mbs][k + 1] > 0 && !(h->a->direct >> (k + 1) & 1);
+        a = h->a && ref_idx[h->index - 1][k + 1] > 0 && !(h->a->direct >> (k + 1) & 1);
     }
     if (k & 2) {
-        above = mine[k - 2] > 0 && !(direct >> (k - 2) & 1);
+        b = mine[k - 2] > 0 && !(direct >> (k - 2) & 1);
     } else {
-        above = h->b && h->current->ref_idx[list][h->b - h->mbs][k + 2] > 0 && !(h->b->direct >> (k + 2) & 1);
+        b = h->b && ref_idx[h->index - h->stride][k + 2] > 0 && !(h->b->direct >> (k + 2) & 1);
     }
-    return left + 2 * above;
+    return a + 2 * b;
 }
 
 static int read_ref(h264 *h, int list, int k, int direct) {
@@ -274,8 +315,10 @@ static int inter16(h264 *h, int lists) {
             mv = read_mvd(h, mv, left ? left[4] : none[0], above ? above[0] : none[0], big);
         }
         h264_store16(h, list, refs[list], mv);
-        if (h->pps.cabac)
-            for (int i = 0; i < 8; i++) memcpy(h->mvd[h->index][list][i], big, 2);
+        if (h->pps.cabac) {
+            const uint64_t four = 0x0001000100010001u * (uint64_t)(uint32_t)(big[0] | big[1] << 8), all[2] = {four, four};
+            memcpy(h->mvd[h->index][list], all, sizeof all);
+        }
     }
     h->mb->direct = 0;
     return 0;

@@ -96,8 +96,8 @@ static void copy_velocity(const ovb_picture *p, int cell, int W, int H, const ov
         const ovb_mv *a = p->mv[0] + row, *b = p->mv[1] + row;
         for (int x = 0; x < W * step; x += step, to += 2) {
             weights w = of[(first[x] + 1) * n + second[x] + 1];
-            to[0] = w.first * a[x].x + w.second * b[x].x;
-            to[1] = w.first * a[x].y + w.second * b[x].y;
+            to[0] = w.first * a[x].x + w.second * b[x].x + 0.0f; /* never -0, whatever an unused vector is */
+            to[1] = w.first * a[x].y + w.second * b[x].y + 0.0f;
         }
     }
 }
