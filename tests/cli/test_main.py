@@ -27,7 +27,7 @@ COMMANDS = {
 MEMBERS = {  # of groups
     "label run": "CONFIG --dry-run",
     "label index": "SOURCES... --out --label --engine --workers --timeout",
-    "label dedup": "MANIFEST --out --no-near --radius",
+    "label dedup": "MANIFEST --out --no-near --radius --video-radius",
     "label features": "MANIFEST --out --kind --duplicates --teacher --device --frames --pooling --engine --workers "
     "--timeout",
     "label kmeans": "FEATURES --out --k --metric --init --iterations --batch --seed --hierarchical --device",

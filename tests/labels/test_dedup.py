@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 
 from ov_encoder.errors import OvEncoderError
 from ov_encoder.labels import dedup
-from ov_encoder.labels.dedup import find_duplicates, hash_pairs, join, load_duplicates, near_pairs, representatives
+from ov_encoder.labels.dedup import (
+    find_duplicates,
+    hash_pairs,
+    join,
+    load_duplicates,
+    near_pairs,
+    representatives,
+    word_pairs,
+)
 from ov_encoder.labels.shards import ArrayVectors, open_features, write_shard
 
 real_blocks = dedup.blocks
@@ -70,6 +78,26 @@ def test_hash_pairs_equal_brute_force(radius: int, n: int, seed: int) -> None:
     assert join(n, hash_pairs(hashes_N, radius)).tolist() == walk(n, near)
 
 
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 30), st.integers(1, 3), st.integers(1, 30), st.integers(0, 10**6))
+def test_word_pairs_equal_brute_force(radius: int, words: int, n: int, seed: int) -> None:
+    radius = min(radius, 16 * words - 1)
+    rng = np.random.default_rng(seed)
+    base = rng.integers(0, 2**64, (3, words), dtype=np.uint64)
+    base[1, 0] = base[0, 0]  # one word in common is not enough
+    hashes_MW = base[rng.integers(0, 3, n)]
+    for _ in range(rng.integers(0, 20)):
+        some = rng.random((n, words)) < 0.5
+        hashes_MW[some] ^= np.uint64(1) << rng.integers(0, 64, some.sum(), dtype=np.uint64)
+
+    def near(a: int, b: int) -> bool:
+        return sum(int(x ^ y).bit_count() for x, y in zip(hashes_MW[a], hashes_MW[b], strict=True)) <= radius
+
+    found = {(a, b) for left, right in word_pairs(hashes_MW, radius) for a, b in zip(left, right, strict=True)}
+    assert all(a < b and near(a, b) for a, b in found)
+    assert join(n, word_pairs(hashes_MW, radius)).tolist() == walk(n, near)
+
+
 @pytest.mark.parametrize("method", ["exact", "ivf"])
 def test_near_pairs_equal_all_cosines(monkeypatch: pytest.MonkeyPatch, method: str) -> None:
     rng = np.random.default_rng(1)
@@ -128,6 +156,10 @@ def test_wrong_arguments() -> None:
         list(hash_pairs(np.zeros(2, np.uint64), 16))
     with pytest.raises(ValueError, match="must be uint64"):
         list(hash_pairs(np.zeros(2, np.int64), 3))
+    with pytest.raises(ValueError, match=r"radius must be 0..143 bits for 9 words, got 144"):
+        list(word_pairs(np.zeros((2, 9), np.uint64), 144))
+    with pytest.raises(ValueError, match=r"must be uint64 \[M, W\]"):
+        list(word_pairs(np.zeros(2, np.uint64), 3))
     for threshold, method, message in ((0.0, "exact", "threshold"), (0.9, "lsh", "method must be exact or ivf")):
         with pytest.raises(ValueError, match=message):
             near_pairs(ArrayVectors(np.ones((2, 2))), threshold, method=method)

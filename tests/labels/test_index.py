@@ -3,9 +3,11 @@
 import csv
 import hashlib
 import io
+import shutil
 import tarfile
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -39,10 +41,11 @@ def test_facts_are_those_of_the_files(rows, media):
             assert row["bytes"] == len(data) and row["sha256"] == hashlib.sha256(data).hexdigest()
     disc = rows["clips/disc.mp4"]
     assert (disc["kind"], disc["frames"], disc["height"], disc["width"]) == ("video", 12, 96, 128)
-    assert disc["duration_s"] == pytest.approx(12 / 25, abs=0.1) and disc["phash"] is None
+    assert disc["duration_s"] == pytest.approx(12 / 25, abs=0.1)
+    assert disc["phash"] is None and len(disc["video_hash"]) == 72
     still = rows["a/1.jpg"]
     assert (still["kind"], still["frames"], still["height"], still["width"]) == ("image", 1, 64, 64)
-    assert still["phash"] == phash(np.asarray(Image.open(media / "a/1.jpg")))
+    assert still["video_hash"] is None and still["phash"] == phash(np.asarray(Image.open(media / "a/1.jpg")))
 
 
 def test_bad_files_are_kept_with_their_reason(rows):
@@ -98,6 +101,27 @@ def test_labels_of_a_manifest_are_kept(media, tmp_path):
     assert "no such file" in manifest.skipped["gone.png"]
     build_index([tmp_path / "labels.csv"], tmp_path / "m.parquet", label="colour")
     assert read_manifest(tmp_path / "m.parquet").samples[0].labels == ("red",)
+
+
+def test_classes_of_a_labels_run_are_no_manifest(media, tmp_path):
+    """labels.parquet of `label assign` beside a manifest, or beside the media themselves."""
+    shutil.copytree(media / "a", tmp_path / "a")
+    for folder in (tmp_path, tmp_path / "a"):
+        pq.write_table(pa.table({"id": ["a/0.png"], "labels": [[1]]}), folder / "labels.parquet")
+    assert [row.id for row in list_sources([tmp_path / "a"])] == ["0.png", "1.jpg"]
+    build_index([tmp_path / "a"], tmp_path / "manifest.parquet")
+    assert len(read_manifest(tmp_path)) == len(list_sources([tmp_path])) == 2
+    with pytest.raises(OvEncoderError, match="has no column 'path'; columns are id, labels"):
+        read_manifest(tmp_path / "labels.parquet")
+
+
+def test_what_is_no_tar_is_a_bad_row(media, tmp_path):
+    (tmp_path / "0.tar").write_bytes(b"no tar" * 500)
+    pack(tmp_path / "1.tar", media, ["a/0.png"], {"a/0.png": "x|y"})
+    build_index([tmp_path], tmp_path / "m.parquet")
+    manifest = read_manifest(tmp_path / "m.parquet")
+    assert [(s.id, s.labels) for s in manifest] == [("1.tar/a_0.png", ("x y",))]  # one label, not two
+    assert "0.tar: cannot be read as an uncompressed tar" in manifest.skipped["0.tar"]
 
 
 def pack(path, media, names, classes):

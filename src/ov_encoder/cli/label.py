@@ -33,10 +33,10 @@ def run(
         images = 1000                     # concepts; 0 leaves images out
         videos = 200
 
-    Tables and their defaults: [dedup] near, radius; [features] teacher, device, frames, pooling; [kmeans] metric,
-    init, iterations, batch, seed, hierarchical, processes; [assign] top, method; [ocr] read, min_images, most_words,
-    tags; [report] pixels, clusters; on top: engine ("local", "ray"), workers, timeout. What you get: OUT/image and
-    OUT/video with labels.parquet (id, 10 labels, 10 similarities), OUT/ocr/ocr.parquet, OUT/report.
+    Tables and their defaults: [dedup] near, radius, video_radius; [features] teacher, device, frames, pooling;
+    [kmeans] metric, init, iterations, batch, seed, hierarchical, processes; [assign] top, method; [ocr] read,
+    min_images, most_words, tags; [report] pixels, clusters; on top: engine ("local", "ray"), workers, timeout. What you
+    get: OUT/image and OUT/video with labels.parquet (id, 10 labels, 10 similarities), OUT/ocr/ocr.parquet, OUT/report.
 
     Example: ov-encoder label run label.toml --dry-run
 
@@ -106,20 +106,22 @@ def dedup(
     out: Out,
     near: bool = True,
     radius: int = 3,
+    video_radius: int = 44,
 ) -> int:
-    """Find duplicates: equal bytes, and images that look alike. One of each group is kept.
+    """Find duplicates: equal bytes, and images or videos that look alike. One of each group is kept.
 
     Example: ov-encoder label dedup manifest.parquet -o duplicates.parquet
 
     Args:
         manifest: What label index wrote.
         out: Parquet: id, representative, kept.
-        near: Also images whose perceptual hashes are close.
-        radius: Bits (of 64) that may differ.
+        near: Also images and videos whose perceptual hashes are close.
+        radius: Bits (of 64) that may differ between images.
+        video_radius: Bits (of 576) that may differ between videos.
     """
     from ov_encoder.labels.run import write_duplicates
 
-    _say("dedup", str(out), write_duplicates(manifest, out, near=near, radius=radius))
+    _say("dedup", str(out), write_duplicates(manifest, out, near=near, radius=radius, video_radius=video_radius))
     return 0
 
 

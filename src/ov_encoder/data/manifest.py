@@ -18,7 +18,8 @@ from typing import Any
 from ov_encoder.data.sources import IMAGE_SUFFIXES, SUFFIXES
 from ov_encoder.errors import OvEncoderError, missing_extra
 
-NAMES = ("labels.csv", "manifest.csv", "labels.parquet", "manifest.parquet")  # looked for in a folder
+# Looked for in a folder. Not labels.parquet: so `ov-encoder label` calls classes by id, which say no path.
+NAMES = ("labels.csv", "manifest.csv", "manifest.parquet")
 SEPARATOR = "|"
 
 

@@ -30,7 +30,7 @@ def read_tars(paths: Sequence[str | Path]) -> Manifest:
     samples: list[Sample] = []
     skipped: dict[str, str] = {}
     for path in map(Path, paths):
-        found, cut = _read_tar(path)
+        found, cut = read_tar(path)
         samples += found
         if cut:
             skipped[path.name] = cut
@@ -39,10 +39,14 @@ def read_tars(paths: Sequence[str | Path]) -> Manifest:
     return Manifest(Path(paths[0]), samples, {}, skipped)
 
 
-def _read_tar(path: Path) -> tuple[list[Sample], str]:
-    """Samples that are whole, and why the tar ended early ("" if it did not)."""
+def read_tar(path: Path, *, labels: Sequence[str] = LABELS) -> tuple[list[Sample], str]:
+    """Samples of one tar that are whole, and why it ended early ("" if it did not). labels: suffixes of label files.
+
+    Raises:
+        OvEncoderError: not a tar, or compressed; a label that cannot be read.
+    """
     media: list[tarfile.TarInfo] = []
-    labels: dict[str, tuple[str, ...]] = {}
+    labels_of: dict[str, tuple[str, ...]] = {}
     cut, end = "", 0
     try:
         size = path.stat().st_size
@@ -55,10 +59,10 @@ def _read_tar(path: Path) -> tuple[list[Sample], str]:
                 suffix = Path(member.name).suffix.lower()
                 if member.isfile() and suffix in SUFFIXES:
                     media.append(member)
-                elif member.isfile() and suffix in LABELS:
+                elif member.isfile() and suffix in labels:
                     text = tar.extractfile(member)
                     assert text is not None  # of a regular file
-                    labels[_key(member.name)] = _labels(text.read(), suffix, f"{path}/{member.name}")
+                    labels_of[_key(member.name)] = _labels(text.read(), suffix, f"{path}/{member.name}")
         if not cut and size - end < 2 * tarfile.BLOCKSIZE:  # two empty blocks end a tar
             cut = "its end mark is missing"
     except (OSError, tarfile.TarError) as e:
@@ -70,7 +74,7 @@ def _read_tar(path: Path) -> tuple[list[Sample], str]:
             id=f"{path.name}/{member.name}",
             path=str(path),
             kind=kind_of(member.name),
-            labels=labels.get(_key(member.name), ()),
+            labels=labels_of.get(_key(member.name), ()),
             offset=member.offset_data,
             length=member.size,
         )

@@ -1,10 +1,12 @@
 """Duplicates: pairs of equal or near samples, joined into groups, of which one sample is kept.
 
-Pairs come from content hashes, from embeddings (cosine at least t) or from 64-bit perceptual hashes (Hamming distance
-at most r). They are joined as they are found, so memory is bounded by the number of samples and not of pairs: 16 bytes
-a sample for the groups, at most 16 bytes x (N + 2^21) for pairs that wait, and what each search states.
+Pairs come from content hashes, from embeddings (cosine at least t) or from perceptual hashes (Hamming distance at most
+r), one word of 64 bits for an image and several for a video. They are joined as they are found, so memory is bounded by
+the number of samples and not of pairs: 16 bytes a sample for the groups, at most 16 bytes x (N + 2^21) for pairs that
+wait, and what each search states.
 
-Shapes: N = samples, P = pairs, n, m = rows of blocks, D = width.
+Shapes: N = samples, M = samples that have a video's hash, W = words of it, U = different hashes, P = pairs, n, m = rows
+of blocks, D = width.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from ov_encoder.labels.shards import FeatureShards, Vectors, blocks
 Pairs = Iterable[tuple[np.ndarray, np.ndarray]]
 TILE = (512, 4096)
 WAITING = 1 << 21
+VIDEO_RADIUS = 44  # bits of 576: copies at half the size lie at 4-46, different clips of one series at 58 and more
 _BITS = np.array([bin(i).count("1") for i in range(1 << 16)], np.uint8)
 
 
@@ -82,12 +85,14 @@ def find_duplicates(
     content: Sequence[str] | None = None,
     hashes_N: np.ndarray | None = None,
     radius: int = 3,
+    video_hashes: Sequence[bytes | None] | None = None,
+    video_radius: int = VIDEO_RADIUS,
     features: FeatureShards | None = None,
     cosine: float = 0.95,
     method: str = "exact",
     quality_N: np.ndarray | None = None,
 ) -> Duplicates:
-    """Groups of duplicates by any of three signs; a chain of near samples is one group (connected components).
+    """Groups of duplicates by any of four signs; a chain of near samples is one group (connected components).
 
     Of each group the sample of highest `quality_N` is kept, of equal ones the first.
 
@@ -95,6 +100,8 @@ def find_duplicates(
         ids: N ids, each once.
         content: hash of the bytes of each sample; equal ones are duplicates. "" stands for unknown.
         hashes_N: uint64 perceptual hashes; pairs at most `radius` bits apart are duplicates.
+        video_hashes: perceptual hashes of several words (see `phash.video_hash`), None for samples without; pairs at
+            most `video_radius` bits apart in all are duplicates.
         features: embeddings of some or all samples (found by id); pairs with cosine of at least `cosine` are
             duplicates. Searched by tiles ("exact": N^2 D multiplications) or in cells ("ivf": see `near_pairs`).
         quality_N: for example pixels or bytes; None: the first is kept.
@@ -106,7 +113,8 @@ def find_duplicates(
     n = len(ids)
     if len(set(ids)) != n:
         raise ValueError("ids must be different from each other")
-    for name, given in (("content", content), ("hashes_N", hashes_N), ("quality_N", quality_N)):
+    signs = (("content", content), ("hashes_N", hashes_N), ("video_hashes", video_hashes), ("quality_N", quality_N))
+    for name, given in signs:
         if given is not None and len(given) != n:
             raise ValueError(f"{len(given)} {name} for {n} ids")
     found: list[Pairs] = []
@@ -114,6 +122,10 @@ def find_duplicates(
         found.append(equal_pairs(content))
     if hashes_N is not None:
         found.append(hash_pairs(hashes_N, radius))
+    if video_hashes is not None and any(given is not None for given in video_hashes):
+        row_M = np.array([row for row, given in enumerate(video_hashes) if given is not None])
+        words_MW = np.array([np.frombuffer(given, ">u8") for given in video_hashes if given is not None], np.uint64)
+        found.append((row_M[left_P], row_M[right_P]) for left_P, right_P in word_pairs(words_MW, video_radius))
     if features is not None:
         found.append(_renumbered(near_pairs(features, cosine, method=method), features, ids))
     return Duplicates(list(ids), representatives(join(n, (pair for pairs in found for pair in pairs)), quality_N))
@@ -171,23 +183,58 @@ def hash_pairs(hashes_N: np.ndarray, radius: int) -> Iterator[tuple[np.ndarray, 
     star_N = first_U[which_N]
     same = star_N != np.arange(len(hashes_N))
     yield star_N[same], np.flatnonzero(same)
-    cuts = [64 * i // (radius + 1) for i in range(radius + 2)]
+    if radius == 0:
+        return
+    for left_P, right_P in _same_band(values_U, radius + 1):
+        near = _hamming(values_U[left_P], values_U[right_P]) <= radius
+        if near.any():
+            yield _ordered(first_U[left_P[near]], first_U[right_P[near]])
+
+
+def word_pairs(hashes_MW: np.ndarray, radius: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """All pairs of uint64 hashes of W words [M, W] at most `radius` bits apart in all (equal ones as a star).
+
+    Exact by the pigeonhole twice: of W words one differs in at most radius // W bits, so one of its radius // W + 1
+    bands is equal in both. Memory: about 60 + 16 W bytes a sample; time grows with the pairs that share a band.
+
+    Raises:
+        ValueError: not uint64 [M, W], or radius outside 0..16 W - 1.
+    """
+    if hashes_MW.dtype != np.uint64 or hashes_MW.ndim != 2:
+        raise ValueError(f"hashes must be uint64 [M, W], got {hashes_MW.dtype} {hashes_MW.shape}")
+    W = hashes_MW.shape[1]
+    if not 0 <= radius < 16 * W:
+        raise ValueError(f"radius must be 0..{16 * W - 1} bits for {W} words, got {radius}")
+    values_UW, first_U, which_M = np.unique(hashes_MW, axis=0, return_index=True, return_inverse=True)
+    star_M = first_U[which_M]
+    same = star_M != np.arange(len(hashes_MW))
+    yield star_M[same], np.flatnonzero(same)
+    for w in range(W):
+        for left_P, right_P in _same_band(values_UW[:, w], radius // W + 1):
+            bits_P = _hamming(values_UW[left_P].ravel(), values_UW[right_P].ravel()).reshape(-1, W).sum(1)
+            near = bits_P <= radius
+            if near.any():
+                yield _ordered(first_U[left_P[near]], first_U[right_P[near]])
+
+
+def _same_band(values_U: np.ndarray, bands: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Pairs of rows whose words are equal in one of `bands` runs of bits: sorted by each, compared with neighbours."""
+    cuts = [64 * i // bands for i in range(bands + 1)]
     for low, high in itertools.pairwise(cuts):
-        if radius == 0:
-            return
         band_U = (values_U >> np.uint64(low)) & np.uint64((1 << (high - low)) - 1)
         order = np.argsort(band_U, kind="stable")
-        band_U, sorted_U = band_U[order], values_U[order]
+        band_U = band_U[order]
         at = np.arange(len(order))
         for step in range(1, len(order)):
             at = at[: np.searchsorted(at, len(order) - step)]
             at = at[band_U[at] == band_U[at + step]]
             if not len(at):
                 break
-            near = at[_hamming(sorted_U[at], sorted_U[at + step]) <= radius]
-            if len(near):
-                left_P, right_P = first_U[order[near]], first_U[order[near + step]]
-                yield np.minimum(left_P, right_P), np.maximum(left_P, right_P)
+            yield order[at], order[at + step]
+
+
+def _ordered(left_P: np.ndarray, right_P: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return np.minimum(left_P, right_P), np.maximum(left_P, right_P)
 
 
 def near_pairs(source: Vectors, threshold: float, *, method: str = "exact") -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -282,4 +329,4 @@ def _merge(root_N: np.ndarray, waiting: list[tuple[np.ndarray, np.ndarray]]) -> 
 
 
 def _hamming(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return _BITS[(a ^ b).view(np.uint16)].reshape(-1, 4).sum(1)
+    return _BITS[(a ^ b).view(np.uint16)].reshape(-1, 4).sum(1, dtype=np.int64)

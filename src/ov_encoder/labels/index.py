@@ -10,9 +10,8 @@ import io
 import json
 import os
 import shutil
-import tarfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,10 +19,11 @@ from ov_encoder.codec.limits import Limits
 from ov_encoder.codec.media import binary, inspect, source_name
 from ov_encoder.data.folder import agree_on_options, locked, write_atomically
 from ov_encoder.data.manifest import NAMES, SEPARATOR, Sample, read_manifest
-from ov_encoder.data.sources import SUFFIXES, as_text, find_media
+from ov_encoder.data.shards import read_tar
+from ov_encoder.data.sources import as_text, find_media
 from ov_encoder.errors import OvEncoderError, missing_extra
 from ov_encoder.labels.engine import TIMEOUT_S, Block, Engine, Failed, Tally, cut_blocks, run_blocks
-from ov_encoder.labels.phash import phash
+from ov_encoder.labels.phash import phash, video_hash
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -32,7 +32,8 @@ BLOCK_ROWS = 512
 COLUMNS = {
     "id": "string", "path": "string", "offset": "int64", "length": "int64", "kind": "string", "bytes": "int64",
     "duration_s": "float64", "frames": "int32", "height": "int32", "width": "int32", "sha256": "string",
-    "phash": "uint64", "label": "string", "split": "string", "status": "string", "reason": "string",
+    "phash": "uint64", "video_hash": "binary", "label": "string", "split": "string", "status": "string",
+    "reason": "string",
 }  # fmt: skip
 
 
@@ -67,7 +68,7 @@ class Indexing:
         return rows
 
     def read(self, row: Sample | Damaged) -> dict[str, Any]:
-        """The facts of one file; images are decoded to the end (their perceptual hash needs it), videos are not."""
+        """The facts of one file, perceptual hash included: images and videos (not long ones) are decoded for it."""
         if isinstance(row, Damaged):
             raise OvEncoderError(row.reason)
         source = row.source()
@@ -88,6 +89,7 @@ class Indexing:
             "width": info.width,
             "sha256": digest.hexdigest(),
             "phash": _phash(source, limits) if still else None,
+            "video_hash": None if still else video_hash(source, info, limits=limits),
         }
 
     def finish(self, found: Sequence[Any]) -> Sequence[Any]:
@@ -216,45 +218,24 @@ def _list_source(source: Path, before: str, label: str) -> list[Sample | Tar]:
 def members(tar: Tar) -> list[Sample | Damaged]:
     """The media of a tar, each with offset and length; `KEY.cls` beside `KEY.*` is the label.
 
-    A tar that ends too early gives the members before the cut, and a row that says where it ends.
+    A tar that ends too early gives the members before the cut, and a row that says where it ends; one that cannot be
+    read gives that row only.
     """
-    media: list[tuple[str, int, int]] = []
-    classes: dict[str, str] = {}
-    damage = ""
-    end = 0
+    path = Path(tar.path)
     try:
-        with tarfile.open(tar.path, "r:") as archive:
-            for member in archive:
-                end = member.offset_data + -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
-                key, suffix = _split_key(member.name)
-                if member.isfile() and suffix == "cls":
-                    file = archive.extractfile(member)
-                    assert file is not None  # of a regular file
-                    classes[key] = file.read(1000).decode("utf-8", "replace").strip()
-                elif member.isfile() and Path(member.name).suffix.lower() in SUFFIXES:
-                    media.append((member.name, member.offset_data, member.size))
-        with Path(tar.path).open("rb") as f:
-            f.seek(end)
-            if f.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # tarfile takes any ending for the end
-                damage = "no end mark where one should be"
-    except (tarfile.TarError, OSError) as e:
-        damage = str(e)
-    rows: list[Sample | Damaged] = []
-    for name, offset, length in media:
-        label = classes.get(_split_key(name)[0], "").replace(SEPARATOR, " ")
-        rows.append(Sample(f"{tar.id}/{as_text(name)}", tar.path, "", (label,) if label else (), "", offset, length))
-    if damage:
-        rows.append(
-            Damaged(tar.id, tar.path, f"{tar.path}: damaged or cut off after {len(rows)} media files: {damage}")
+        samples, damage = read_tar(path, labels=(".cls",))  # .txt and .json are captions more often than classes
+    except OvEncoderError as e:
+        return [Damaged(tar.id, tar.path, str(e))]
+    rows: list[Sample | Damaged] = [
+        replace(
+            sample,
+            id=tar.id + as_text(sample.id.removeprefix(path.name)),
+            kind="",
+            labels=tuple(label.replace(SEPARATOR, " ") for label in sample.labels),
         )
-    return rows
-
-
-def _split_key(name: str) -> tuple[str, str]:
-    """Key and suffix by WebDataset's rule: the key ends at the first dot of the last part of the name."""
-    folder, slash, last = name.rpartition("/")
-    key, _, suffix = last.partition(".")
-    return folder + slash + key, suffix
+        for sample in samples
+    ]
+    return [*rows, Damaged(tar.id, tar.path, damage)] if damage else rows
 
 
 def _phash(source: str | bytes, limits: Limits) -> int | None:

@@ -22,9 +22,10 @@ import numpy as np
 from ov_encoder.data.folder import locked
 from ov_encoder.data.manifest import Sample, read_manifest
 from ov_encoder.errors import OvEncoderError
+from ov_encoder.labels.dedup import VIDEO_RADIUS, find_duplicates, load_duplicates
 from ov_encoder.labels.engine import Tally
 from ov_encoder.labels.features import extract_features
-from ov_encoder.labels.index import build_index, list_sources, listing_digest
+from ov_encoder.labels.index import COLUMNS, build_index, list_sources, listing_digest
 from ov_encoder.labels.run_config import KINDS, RunConfig
 from ov_encoder.labels.run_kmeans import write_centres
 from ov_encoder.labels.stage import Progress, Stage, do, summary_of, why_not
@@ -89,8 +90,6 @@ def kept_samples(out: Path, kind: str) -> list[Sample]:
     Raises:
         OvEncoderError: there is none.
     """
-    from ov_encoder.labels.dedup import load_duplicates
-
     kept = set(load_duplicates(out / DUPLICATES).kept)
     samples = [s for s in read_manifest(out / MANIFEST) if s.kind == kind and s.id in kept]
     if not samples:
@@ -109,11 +108,12 @@ def index_stage(config: RunConfig) -> Stage:
             **_engine(config), progress=_counting(progress, len(listed)),
         )  # fmt: skip
 
-    return Stage("index", (), (MANIFEST,), {"listing": listing_digest(listed)}, body, (f"{MANIFEST}.parts",))
+    options = {"listing": listing_digest(listed), "columns": list(COLUMNS)}
+    return Stage("index", (), (MANIFEST,), options, body, (f"{MANIFEST}.parts",))
 
 
 def dedup_stage(config: RunConfig) -> Stage:
-    """Equal bytes, and pictures that look alike."""
+    """Equal bytes, and images or videos that look alike."""
     out = Path(config.out)
 
     def body(progress: Progress) -> dict[str, Any]:
@@ -217,18 +217,26 @@ def report_stage(config: RunConfig) -> Stage:
     return Stage("report", tuple(inputs), ("report",), options, body, tuple(f"{kind}/pixels" for kind in kinds))
 
 
-def write_duplicates(manifest: Path, out: Path, *, near: bool = True, radius: int = 3) -> dict[str, Any]:
-    """Write the map of duplicates of a manifest; of each group the picture of most pixels stays, else the first.
+def write_duplicates(
+    manifest: Path, out: Path, *, near: bool = True, radius: int = 3, video_radius: int = VIDEO_RADIUS
+) -> dict[str, Any]:
+    """Write the map of duplicates of a manifest; of each group the sample of most pixels stays, else the first.
+
+    near: also images and videos that look alike (see `dedup.find_duplicates`: radius, video_radius).
 
     Returns:
         "samples", "kept", "groups" of more than one.
+
+    Raises:
+        OvEncoderError: no sample can be read, or the manifest was written before videos had hashes.
     """
     import pyarrow.parquet as pq
 
-    from ov_encoder.labels.dedup import find_duplicates
-
-    names = ["id", "sha256", "phash", "height", "width", "status"]
-    rows = [row for row in pq.ParquetFile(manifest).read(columns=names).to_pylist() if row["status"] == "ok"]
+    names = ["id", "sha256", "phash", "video_hash", "height", "width", "status"]
+    file = pq.ParquetFile(manifest)
+    if missing := [name for name in names if name not in file.schema_arrow.names]:
+        raise OvEncoderError(f"{manifest}: has no column {missing[0]!r}; make it (again) by ov-encoder label index")
+    rows = [row for row in file.read(columns=names).to_pylist() if row["status"] == "ok"]
     if not rows:
         raise OvEncoderError(f"{manifest}: no sample that can be read")
     # A sample without a perceptual hash gets bits of its content's: far from all but its copies.
@@ -238,6 +246,8 @@ def write_duplicates(manifest: Path, out: Path, *, near: bool = True, radius: in
         content=[row["sha256"] for row in rows],
         hashes_N=np.array(bits, np.uint64) if near else None,
         radius=radius,
+        video_hashes=[row["video_hash"] for row in rows] if near else None,
+        video_radius=video_radius,
         quality_N=np.array([row["height"] * row["width"] for row in rows], np.float64),
     )
     found.save(out)

@@ -25,10 +25,12 @@ class IndexTable:
 
 @dataclass(frozen=True)
 class DedupTable:
-    """near: drop not only equal bytes but also images whose perceptual hashes are at most `radius` bits apart."""
+    """near: drop not only equal bytes but also what looks alike: images whose perceptual hashes are at most `radius` of
+    64 bits apart, videos at most `video_radius` of 576."""
 
     near: bool = True
     radius: int = 3
+    video_radius: int = 44
 
 
 @dataclass(frozen=True)
