@@ -38,6 +38,7 @@ from ov_encoder.errors import OvEncoderError
 from ov_encoder.labels.index import list_sources, listing_digest
 from ov_encoder.labels.stage import Stage, digest, do, summary_of, why_not
 
+Name = Literal["render", "sets", "label", "motion", "pretrain", "export"]
 NAME = "ov-encoder-tiny"
 SETS = ("concepts", "videos", "images", "pages", "probe")
 SAMPLES = {"image": 24, "video": 16, "motion": 16}  # about as many samples a concept
@@ -61,7 +62,8 @@ def main(
     set: tuple[str, ...] = (),
     results: tuple[Path, ...] = (),
     workers: int = len(os.sched_getaffinity(0)),
-    until: Literal["render", "sets", "label", "motion", "pretrain", "export"] = "export",
+    since: Name = "render",
+    until: Name = "export",
     install: bool = False,
 ) -> int:
     """Make the bundled model. Give the same command again after a kill, a stop or the end: what is done is skipped.
@@ -82,6 +84,7 @@ def main(
         set: Changes of the recipe, such as optim.lr=5e-4.
         results: Files probe.json of ov-encoder probe, to be quoted in the model card.
         workers: Processes that render, label and decode.
+        since: Begin with this stage; what those before it make is in OUT already (pack.py).
         until: Stop after this stage.
         install: Copy the model into the package of this checkout, where ov.load_model("ov-encoder-tiny") finds it.
     """
@@ -90,21 +93,18 @@ def main(
     others = [parse_also(text) for text in also]
     changes = [f"loop.workers={workers}", *set]
 
-    def pretrain() -> None:
-        _pretrain(out, recipe, steps, changes)
-
-    for name, stage in {
+    stages: dict[str, Callable[[], None]] = {
         "render": lambda: _render(data, renderer_python, scale, workers),
         "sets": lambda: _sets(out, data, others, workers),
         "label": lambda: _label(out, teacher, workers),
         "motion": lambda: _motion(out, workers),
-        "pretrain": pretrain,
+        "pretrain": lambda: _pretrain(out, recipe, steps, changes),
         "export": lambda: _export(out, results),
-    }.items():
+    }
+    names = list(stages)
+    for name in names[names.index(since) : names.index(until) + 1]:
         print(f"--- {name}", flush=True)
-        stage()
-        if name == until:
-            break
+        stages[name]()
     if install:
         _install(out / "model")
     return 0

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -166,6 +167,17 @@ def test_the_whole_chain_and_again(rendered, tmp_path, monkeypatch, capsys, capl
     clip = data / "physics/0.mp4"
     assert ov_encoder(["encode", str(clip), "--model", run.NAME, "-o", str(tmp_path / "e"), "--workers", "1"]) == 0
     assert not [r for r in caplog.records if "untrained" in r.message]
+
+    # packed and taken elsewhere, the same samples give the same weights
+    import pack
+
+    travel = tmp_path / "travel"
+    assert pack.main(out, travel, largest=1) == 0
+    moved, here = (read_manifest(o / "sets/images.csv").samples for o in (travel, out))
+    assert [s.id for s in moved] == [s.id for s in here]
+    assert [s.source() for s in moved] == [Path(s.path).read_bytes() for s in here]
+    assert run.main(travel, **common, **small, since="pretrain") == 0
+    assert (travel / "model/model.safetensors").read_bytes() == before
 
     rows = (data / "labels.csv").read_text().replace("physics/5.mp4,motion still|pan right,test\n", "")
     (data / "labels.csv").write_text(rows)

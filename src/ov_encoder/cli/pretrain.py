@@ -24,9 +24,9 @@ def pretrain(
 ) -> int:
     """Train an encoder: images and videos against the concepts that their labels name.
 
-    RECIPE: tiny_cpu, paper_stage1, paper_stage2, large_8gpu, or FILE.py:FUNCTION that returns a TrainConfig. A run
-    that was stopped or killed goes on from its last checkpoint when the command is given again. Several GPUs:
-    torchrun --no-python --nproc-per-node 8 ov-encoder pretrain ...
+    RECIPE: tiny_cpu, bundle_tiny, paper_stage1, paper_stage2, large_8gpu, or FILE.py:FUNCTION that returns a
+    TrainConfig. A run that was stopped or killed goes on from its last checkpoint when the command is given again.
+    Several GPUs: torchrun --no-python --nproc-per-node 8 ov-encoder pretrain ...
 
     Example: ov-encoder pretrain tiny_cpu --data videos --data pictures --out run
 
