@@ -36,7 +36,7 @@ from ov_encoder.data.folder import write_atomically
 from ov_encoder.data.manifest import read_manifest
 from ov_encoder.errors import OvEncoderError
 from ov_encoder.labels.index import list_sources, listing_digest
-from ov_encoder.labels.stage import Stage, digest, do, summary_of, why_not
+from ov_encoder.labels.stage import Stage, digest, do, why_not
 
 Name = Literal["render", "sets", "label", "motion", "pretrain", "export"]
 NAME = "ov-encoder-tiny"
@@ -91,7 +91,7 @@ def main(
     out = out.resolve()
     data = (data or out / "data").resolve()
     others = [parse_also(text) for text in also]
-    changes = [f"loop.workers={workers}", *set]
+    changes = [f"loop.workers={max(workers // 2, 1)}", *set]  # reading kept slots is an eighth of a step's work
 
     stages: dict[str, Callable[[], None]] = {
         "render": lambda: _render(data, renderer_python, scale, workers),
@@ -134,8 +134,9 @@ def _sets(out: Path, data: Path, others: list[Also], workers: int) -> None:
 
 
 def _label(out: Path, teacher: str, workers: int) -> None:
-    counts = summary_of(out, Stage("sets", (), (), {}, lambda progress: {}))
-    concepts = {kind: max(counts[f"{kind}s"] // SAMPLES[kind], 2) for kind in ("image", "video")}
+    concepts = {
+        kind: max(len(read_manifest(out / f"sets/{kind}s.csv")) // SAMPLES[kind], 2) for kind in ("image", "video")
+    }
     toml = f"""out = "concepts"
 workers = {workers}
 
