@@ -47,7 +47,7 @@ def folder(tmp_path_factory):
     twice = np.repeat(frames, 2, axis=0)  # 50 pictures a second instead of 25
     files = {
         "a.mp4": clips.encode(frames, gop=16),
-        "a-coarse.mp4": clips.encode(frames, gop=8, bframes=True, options={"crf": "36"}),
+        "a-coarse.mp4": clips.encode(frames, gop=8, bframes=True, options={"crf": "30"}),
         "a-hevc-small.mp4": clips.encode(resized(frames, 64, 86), codec="hevc"),
         "a-50.mp4": clips.encode(twice, fps=50),
         "b.mp4": clips.encode(moving(2.5), gop=16),

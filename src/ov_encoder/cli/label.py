@@ -106,7 +106,7 @@ def dedup(
     out: Out,
     near: bool = True,
     radius: int = 3,
-    video_radius: int = 44,
+    video_radius: int = 35,
 ) -> int:
     """Find duplicates: equal bytes, and images or videos that look alike. One of each group is kept.
 

@@ -28,7 +28,7 @@ from ov_encoder.labels.shards import FeatureShards, Vectors, blocks
 Pairs = Iterable[tuple[np.ndarray, np.ndarray]]
 TILE = (512, 4096)
 WAITING = 1 << 21
-VIDEO_RADIUS = 44  # bits of 576: copies at half the size lie at 4-46, different clips of one series at 58 and more
+VIDEO_RADIUS = 35  # bits of 576: recompressed copies lie at 4-22, smaller ones up to 46, other clips mostly above 58
 _BITS = np.array([bin(i).count("1") for i in range(1 << 16)], np.uint8)
 
 

@@ -30,7 +30,7 @@ class DedupTable:
 
     near: bool = True
     radius: int = 3
-    video_radius: int = 44
+    video_radius: int = 35
 
 
 @dataclass(frozen=True)
