@@ -1,16 +1,18 @@
 """Make training conversations and held-out questions for a small vision language model.
 
     python recipes/lmm/make_data.py OUT --grid-dir DIR --signs-dir DIR --insects-dir DIR --receipts-dir DIR
+        --robots-dir DIR --street-dir DIR
 
 Writes OUT/train.jsonl (conversations for `ov-encoder lmm train`), OUT/heldout.jsonl (questions for `ov-encoder lmm
-eval`) and rendered pictures below OUT/rendered. Folders are manifests (labels.csv with path, label, split and, for
-GRID and receipts, further columns); those that are not given are left out. Rendered documents and charts need
-nothing. The same arguments give the same files.
+eval`), and rendered pictures and clips (clips.py) below OUT. Folders are manifests (labels.csv with path, label, split
+and, for GRID and receipts, further columns); those that are not given are left out. What is rendered needs nothing.
+The same arguments give the same files.
 """
 
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import random
@@ -21,6 +23,8 @@ from typing import Any
 
 import tyro
 from PIL import Image, ImageDraw, ImageFont
+
+import clips
 
 WORDS = "apple bread chair dance eagle flame grape house igloo jelly knife lemon mouse night ocean piano queen".split()  # noqa: SIM905
 COLOURS = {"red": "#c0392b", "green": "#27803d", "blue": "#2b5fb4", "orange": "#e08a1e", "purple": "#7d3c98"}
@@ -72,6 +76,23 @@ def insects(folder: Path) -> Iterator[Item]:
                    "choice", ("ants", "bees"))  # fmt: skip
 
 
+def robots(folder: Path) -> Iterator[Item]:
+    """Simulated robot clips: the task, in words."""
+    for row in rows(folder):
+        yield Item("video", folder / row["path"], "What does the robot do?", row["label"].replace("-", " "),
+                   row["split"] == "test", "robot task")  # fmt: skip
+
+
+def scenes(folders: dict[str, Path], each: int) -> Iterator[Item]:
+    """What a clip shows, of a few kinds; `each`: at most so many clips of a kind to learn from, a third to answer."""
+    question = f"What does the clip show: {', '.join(folders)}?"
+    for kind, folder in folders.items():
+        for test, most in ((False, each), (True, each // 3)):
+            table = [row for row in rows(folder) if (row["split"] == "test") is test]
+            for row in random.Random(kind).sample(table, min(most, len(table))):
+                yield Item("video", folder / row["path"], question, kind, test, "scene", "choice", tuple(folders))
+
+
 def receipts(folder: Path) -> Iterator[Item]:
     """Scanned receipts: total and company."""
     for row in rows(folder):
@@ -83,17 +104,32 @@ def receipts(folder: Path) -> Iterator[Item]:
 
 def rendered(out: Path, count: int, seed: int) -> Iterator[Item]:
     """Words, numbers and bar charts drawn by Pillow: as many as one likes, the last tenth held out."""
-    out.mkdir(parents=True, exist_ok=True)
     draw_one = (_word, _number, _chart)
     for i in range(count):
         source = random.Random(f"{seed}/{i}")
         image, question, answer, task = draw_one[i % len(draw_one)](source)
-        path = out / f"{i:05d}.png"
-        if not path.exists():
-            part = path.with_suffix(".part")
-            image.save(part, "PNG")
-            part.replace(path)
+        png = io.BytesIO()
+        image.save(png, "PNG")
+        path = _write(out / f"{i:05d}.png", png.getvalue())
         yield Item("image", path, question, answer, i >= count - count // 10, task)
+
+
+def moving(out: Path, count: int, seed: int) -> Iterator[Item]:
+    """Clips of clips.py: which way, and which colour for a moment; the last fifth held out."""
+    kinds = ((clips.moving, "which way", tuple(clips.WAYS)), (clips.flash, "short flash", tuple(clips.COLOURS)))
+    for i in range(count):
+        make, task, choices = kinds[i % len(kinds)]
+        clip, question, answer = make(random.Random(f"{seed}/clip/{i}"))
+        path = _write(out / f"{i:05d}.mp4", clip)
+        yield Item("video", path, question, answer, i >= count - count // 5, task, "choice", choices)
+
+
+def _write(path: Path, content: bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    part.write_bytes(content)
+    part.replace(path)
+    return path
 
 
 def _page(source: random.Random) -> tuple[Image.Image, ImageDraw.ImageDraw]:
@@ -138,7 +174,11 @@ def main(
     signs_dir: Path | None = None,
     insects_dir: Path | None = None,
     receipts_dir: Path | None = None,
-    pictures: int = 3000,
+    robots_dir: Path | None = None,
+    street_dir: Path | None = None,
+    pictures: int = 1200,
+    moving_clips: int = 1200,
+    scene_clips: int = 45,
     seed: int = 0,
 ) -> None:
     """Write OUT/train.jsonl and OUT/heldout.jsonl.
@@ -149,13 +189,22 @@ def main(
         signs_dir: Manifest folder of sign clips.
         insects_dir: Manifest folder of ants and bees.
         receipts_dir: Manifest folder of receipts.
+        robots_dir: Manifest folder of simulated robot clips.
+        street_dir: Manifest folder of street cameras' clips.
         pictures: How many documents and charts to draw.
+        moving_clips: How many clips to draw.
+        scene_clips: How many clips of each kind to ask "What does the clip show?" about.
         seed: Of what is drawn.
     """
     items: list[Item] = list(rendered(out / "rendered", pictures, seed))
-    for maker, folder in ((grid, grid_dir), (signs, signs_dir), (insects, insects_dir), (receipts, receipts_dir)):
+    items += moving(out / "clips", moving_clips, seed)
+    given = ((grid, grid_dir), (signs, signs_dir), (insects, insects_dir), (receipts, receipts_dir),
+             (robots, robots_dir))  # fmt: skip
+    for maker, folder in given:
         if folder is not None:
             items += maker(folder.resolve())
+    shown = {"speech": grid_dir, "signing": signs_dir, "street": street_dir, "robot": robots_dir}
+    items += scenes({kind: folder.resolve() for kind, folder in shown.items() if folder is not None}, scene_clips)
     for name, wanted in (("train", False), ("heldout", True)):
         chosen = [item for item in items if item.held_out is wanted]
         lines = [_question(item, out) if wanted else _conversation(item, out) for item in chosen]
