@@ -1,10 +1,12 @@
 """Teaching a vision language model, as a task of `train.loop`: which parts learn, at which rates, from which loss.
 
-Shapes: B = rows, L = tokens of a row, V = vocabulary.
+Shapes: B = rows, L = tokens of a row, K = those of them that some row learns to say, N = all that are learnt,
+V = vocabulary.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -31,6 +33,7 @@ class LanguageTask:
 
     def __init__(self, model: OVLanguageModel, config: LMMTrainConfig) -> None:
         self.module, self.config = model, config
+        self._keeps = "logits_to_keep" in inspect.signature(model.llm.forward).parameters
         model.requires_grad_(config.train == "all")
         model.projector.requires_grad_(True)
         if config.lora:
@@ -62,10 +65,15 @@ class LanguageTask:
         device = self.module.device
         inputs = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.inputs.items()}
         labels_BL = inputs.pop("labels")
-        logits_BLV = forward(**inputs).logits
         wanted_BL = labels_BL[:, 1:]
         learnt_BL = wanted_BL != IGNORE
-        said_NV, wanted_N = logits_BLV[:, :-1][learnt_BL].float(), wanted_BL[learnt_BL]
+        places_K = learnt_BL.any(dim=0).nonzero()[:, 0]  # where some row has an answer: words are scored only there
+        if self._keeps:
+            logits_BKV = forward(**inputs, logits_to_keep=places_K).logits
+        else:
+            logits_BKV = forward(**inputs).logits[:, places_K]
+        kept_BK = learnt_BL[:, places_K]
+        said_NV, wanted_N = logits_BKV[kept_BK].float(), wanted_BL[:, places_K][kept_BK]
         loss = nn.functional.cross_entropy(said_NV, wanted_N)
         if inputs["vision"] is None:  # every process must give a gradient for every parameter
             loss = loss + sum(p.sum() * 0 for p in self.module.projector.parameters())
