@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 import ov_encoder as ov
+from ov_encoder.bundled import BUNDLED, DEFAULT
 from ov_encoder.cli import main
 from ov_encoder.cli.console import sparkline
 from ov_encoder.cli.samples import sample_photo, sample_video
@@ -97,7 +98,7 @@ def test_demo_on_files_of_ones_own(clip, photo, tmp_path, capsys):
     plans = ov.plan(str(clip)), ov.plan(str(photo), size="native")
     tokens = [p.tokens for p in plans]
     assert f"{tokens[0]:,} + {tokens[1]:,} = {sum(tokens):,}" in text and "2 vectors of 192" in text
-    assert "untrained" in text and "bitstream (motion: native, residual: native" in text
+    assert ("untrained" in text) == (DEFAULT == "tiny") and "bitstream (motion: native, residual: native" in text
     page = (tmp_path / "index.html").read_text()
     assert page.count('class="viewer"') == 2 and page.count("data:image/png") == 1
     for name in ("video.png", "video-scores.png", "video-bits.png", "photo.png"):
@@ -115,7 +116,8 @@ def test_models_lists_every_name_with_its_size(capsys):
     assert main(["models"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines[1:]] == ov.list_models()
-    assert "5.9 M" in lines[1] and "untrained, seed 0" in lines[1]
+    weights = {line.split()[0]: line.split()[-1] for line in lines[1:]}
+    assert weights == {name: "trained" if name in BUNDLED else "untrained" for name in weights} and "5.9 M" in lines[1]
 
 
 def test_bench_ends_with_json(clip, capsys):

@@ -16,14 +16,14 @@ def models() -> int:
     from ov_encoder.cli.console import print_table
     from ov_encoder.model.config import SIZES, OVEncoderConfig
     from ov_encoder.model.encoder import OVEncoder
-    from ov_encoder.model.weights import SEED, list_models
+    from ov_encoder.model.weights import list_models
 
     rows = []
     for name in list_models():
         if name in SIZES:
-            config, weights = OVEncoderConfig.from_name(name), f"untrained, seed {SEED}"
+            config, weights = OVEncoderConfig.from_name(name), "untrained"
         else:
-            config, weights = OVEncoderConfig.from_json(BUNDLED[name] / "config.json"), "trained, in the package"
+            config, weights = OVEncoderConfig.from_json(BUNDLED[name] / "config.json"), "trained"
         with torch.device("meta"):  # shapes only
             parameters = sum(p.numel() for p in OVEncoder(config).parameters())
         rows.append(
