@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 import ov_encoder as ov
-from ov_encoder.lmm.evaluate import answer_all, generate, likelihood, messages, read_questions, summarise
+from ov_encoder.lmm.evaluate import answer_all, generate, likelihoods, messages, read_questions, summarise
 from ov_encoder.lmm.metrics import anls, bleu, bootstrap, cider, exact, normalise
 from tests.lmm.conftest import make
 
@@ -80,17 +80,16 @@ def test_a_question_longer_than_the_context_fails_alone(questions):
 
 
 def test_placeholders_come_first_unless_the_text_has_them(questions):
-    assert messages(questions[0], "bees") == [
-        {"role": "user", "content": "<image>\nWhich?"},
-        {"role": "assistant", "content": "bees"},
-    ]
+    assert messages(questions[0]) == [{"role": "user", "content": "<image>\nWhich?"}]
     assert messages(questions[1])[0]["content"] == "Say <image> what"
 
 
 def test_the_choice_taken_is_the_likeliest_by_hand(questions):
     model, processor = make()
-    (record,) = answer_all(model, processor, questions[:1])
-    for choice, mine in zip(("ants", "bees"), record["likelihoods"], strict=True):
+    choices = ["ants", "bees", "no", "a colony of leafcutters"]
+    (record,) = answer_all(model, processor, [replace(questions[0], choices=choices)])
+    assert record["answer"] == choices[int(np.argmax(record["likelihoods"]))]
+    for choice, mine in zip(choices, record["likelihoods"], strict=True):
         media = [questions[0].media[0][1].read_bytes()]
         prompt = processor.apply_chat_template(messages(questions[0]))
         ids = processor(prompt, images=media)["input_ids"]
@@ -102,9 +101,18 @@ def test_the_choice_taken_is_the_likeliest_by_hand(questions):
             logits[i].log_softmax(-1)[whole[0, i + 1]].item() for i in range(ids.shape[1] - 1, whole.shape[1] - 1)
         ]
         assert math.isclose(np.mean(by_hand), mine, abs_tol=1e-4)
-        assert math.isclose(
-            likelihood(model, processor, messages(questions[0], choice), images=media), mine, abs_tol=1e-5
-        )
+
+
+def test_likelihoods_after_an_earlier_answer_are_those_of_the_last_one(picture):
+    model, processor = make()
+    talk = [{"role": "user", "content": "<image> a"}, {"role": "assistant", "content": "long before"}]
+    talk.append({"role": "user", "content": "b"})
+    both = likelihoods(model, processor, talk, ["x", "yz"], images=[picture])
+    example = processor.example([*talk, {"role": "assistant", "content": "yz"}], images=[picture])
+    with torch.inference_mode():
+        logits = model(torch.tensor([example.ids_L]), vision=example.vision).logits[0].log_softmax(-1)
+    by_hand = [logits[i - 1, example.ids_L[i]].item() for i in range(len(example.ids_L) - 4, len(example.ids_L))]
+    assert example.labels_L[-5] == -100 and math.isclose(np.mean(by_hand), both[1], abs_tol=1e-4)
 
 
 def test_text_comes_piece_by_piece_and_adds_up(picture):

@@ -19,7 +19,6 @@ import numpy as np
 import torch
 
 from ov_encoder.errors import OvEncoderError
-from ov_encoder.lmm.collate import pad_examples
 from ov_encoder.lmm.metrics import ITEM_METRICS, METRICS, bleu, bootstrap, cider
 from ov_encoder.lmm.model import OVLanguageModel
 from ov_encoder.lmm.processor import IGNORE, OVProcessor
@@ -85,12 +84,12 @@ def _question(item: dict[str, Any], number: int, base: Path) -> Question:
     return Question(str(item.get("id", number)), text, right, media, choices, metric, str(item.get("task", metric)))
 
 
-def messages(question: Question, answer: str | None = None) -> list[dict[str, str]]:
-    """The question as a conversation: placeholders first unless the text has them, then the answer if one is given."""
+def messages(question: Question) -> list[dict[str, str]]:
+    """The question as a conversation: placeholders first unless the text has them."""
     text = question.text
     if not any(f"<{kind}>" in text for kind in KINDS):
         text = "".join(f"<{kind}>" for kind, _ in question.media) + ("\n" if question.media else "") + text
-    return [{"role": "user", "content": text}] + ([{"role": "assistant", "content": answer}] if answer else [])
+    return [{"role": "user", "content": text}]
 
 
 def answer_all(
@@ -122,9 +121,9 @@ def answer_all(
             media: dict[str, Any] = {} if blind else _see(processor, question, changes)
             asked = _blind(question) if blind else question
             if question.metric == "choice":
-                likelihoods = [likelihood(model, processor, messages(asked, c), **media) for c in question.choices]
-                answer = question.choices[int(np.argmax(likelihoods))]
-                record |= {"answer": answer, "score": float(answer in question.right), "likelihoods": likelihoods}
+                found = likelihoods(model, processor, messages(asked), question.choices, **media)
+                answer = question.choices[int(np.argmax(found))]
+                record |= {"answer": answer, "score": float(answer in question.right), "likelihoods": found}
             else:
                 prompt = processor.apply_chat_template(messages(asked))
                 answer = generate(model, processor, prompt, max_new_tokens=max_new_tokens, **media)
@@ -184,23 +183,34 @@ def generate(
     return tokenizer.decode(new[0], skip_special_tokens=True).strip()
 
 
-def likelihood(
+def likelihoods(
     model: OVLanguageModel,
     processor: OVProcessor,
     conversation: Sequence[dict[str, str]],
+    choices: Sequence[str],
     *,
     images: Sequence[Any] = (),
     videos: Sequence[Any] = (),
-) -> float:
-    """Mean log probability of the tokens of the last answer (mean, so that long choices are not punished)."""
-    example = processor.example(conversation, images=images, videos=videos)
-    batch = pad_examples([example], 0)
-    labels_L = batch.pop("labels")[0, 1:].to(model.device)
+) -> list[float]:
+    """Mean log probability of the tokens of each choice as the next answer (mean, so that long choices are not
+    punished). The conversation and its media go through the model once."""
+    images = [processor.see(image, "image") for image in images]
+    videos = [processor.see(video, "video") for video in videos]
+    talks = [[*conversation, {"role": "assistant", "content": choice}] for choice in choices]
+    examples = [processor.example(talk, images=images, videos=videos) for talk in talks]
+    start = max(i for i, label in enumerate(examples[0].labels_L) if label == IGNORE) + 1  # of the last answer
+    prompt = torch.tensor([examples[0].ids_L[:start]], device=model.device)
+    said = [torch.tensor(e.ids_L[start:], device=model.device) for e in examples]
+    said_CS = torch.nn.utils.rnn.pad_sequence(said, batch_first=True)
     with torch.inference_mode():
-        moved = {k: v.to(model.device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
-        logits_LV = model(**moved).logits[0, :-1].float()
-    mine = labels_L != IGNORE
-    return float(logits_LV[mine].log_softmax(-1).gather(1, labels_L[mine, None]).mean())
+        seen = model(prompt, vision=examples[0].vision, use_cache=True)
+        first_C1V = seen.logits[:, -1:].expand(len(choices), -1, -1)
+        cache = seen.past_key_values
+        cache.batch_repeat_interleave(len(choices))
+        rest_CSV = model.llm(input_ids=said_CS, past_key_values=cache, use_cache=True).logits[:, :-1]
+        logits_CSV = torch.cat([first_C1V, rest_CSV], dim=1).float()
+        found_CS = logits_CSV.log_softmax(-1).gather(2, said_CS.unsqueeze(2)).squeeze(2)
+    return [float(row[: len(tokens)].mean()) for row, tokens in zip(found_CS, said, strict=True)]
 
 
 def _blind(question: Question) -> Question:

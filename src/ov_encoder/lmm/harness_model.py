@@ -16,7 +16,7 @@ from lmms_eval.api.instance import Instance
 from lmms_eval.api.model import lmms
 from rich.progress import track
 
-from ov_encoder.lmm.evaluate import generate, likelihood
+from ov_encoder.lmm.evaluate import generate, likelihoods
 from ov_encoder.lmm.media import load
 from ov_encoder.lmm.model import OVLanguageModel
 from ov_encoder.lmm.processor import OVProcessor
@@ -87,16 +87,16 @@ class OVEncoderForEval(lmms):
             document = self.task_dict[task][split][doc_id]
             answer = target if isinstance(target, str) else target(document)
             prompt, media = self._see(context, get_media(document))
-            talk = [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer.strip()}]
+            talk = [{"role": "user", "content": prompt}]
             said = generate(
                 self.model,
                 self.processor,
-                self.processor.apply_chat_template(talk[:1]),
+                self.processor.apply_chat_template(talk),
                 max_new_tokens=len(self.processor.tokenizer(answer)["input_ids"]),
                 **media,
             )
-            loss = -likelihood(self.model, self.processor, talk, **media)
-            found.append((loss, said.strip().startswith(answer.strip())))
+            (weight,) = likelihoods(self.model, self.processor, talk, [answer.strip()], **media)
+            found.append((-weight, said.strip().startswith(answer.strip())))
         return found
 
     def generate_until_multi_round(self, requests: list[Instance]) -> list[str]:

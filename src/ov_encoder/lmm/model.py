@@ -56,7 +56,7 @@ class OVLanguageModel(nn.Module):
                     f"feature_layer={config.feature_layer}; the encoder has states 0 to {layers} (or -1 ...)"
                 )
         out = self.embedding.weight.shape[1]
-        self.projector: nn.Module
+        self.projector: MergeProjector | Resampler
         if config.projector == "resampler":
             self.projector = Resampler(width, out, queries=config.queries)
         else:
@@ -93,7 +93,8 @@ class OVLanguageModel(nn.Module):
         starts = itertools.accumulate(lengths[:-1], initial=0)
         order = np.concatenate([s + merge_order(p, self.config.merge) for s, p in zip(starts, positions, strict=True)])
         order_GM = torch.as_tensor(order, device=features_ND.device)
-        return self.projector(features_ND.to(self.llm.dtype), order_GM, lengths)
+        dtype = self.projector.norm.weight.dtype  # as seen here: training keeps float32 behind bfloat16
+        return self.projector(features_ND.to(dtype), order_GM, lengths)
 
     def embed(self, input_ids: torch.Tensor, vision: PatchBatch | None) -> torch.Tensor:
         """Embeddings [B, L, E] of text and, where `vision_id` stands, of the media.
