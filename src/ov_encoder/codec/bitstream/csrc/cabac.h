@@ -24,15 +24,13 @@ typedef struct ovb_cabac {
     const uint8_t *next, *end, *start;
 } ovb_cabac;
 
-/* 32 more bits at the mark, which is not below bit 32. Behind `end` zeros come, and `next` stops in the padding. */
+/* 32 more bits at the mark, which is not below bit 32. Behind `end` lies the zero padding, in which `next` stops. */
 static inline void ovb_cabac_fill(ovb_cabac *c) {
     const uint8_t *p = c->next;
-    uint64_t word = 1; /* the new mark */
-    if (OVB_LIKELY(p < c->end))
-        word |= (uint64_t)((uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | (uint32_t)p[3]) << 1;
-    if (OVB_LIKELY(p < c->end + 32)) c->next += 4;
+    uint64_t word = (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | (uint32_t)p[3];
     int mark = __builtin_ctzll(c->value);
-    c->value += (word << (mark - 32)) - ((uint64_t)1 << mark);
+    c->value += ((word << 1 | 1) << (mark - 32)) - ((uint64_t)1 << mark);
+    c->next += p < c->end + 32 ? 4 : 0;
 }
 
 /* At least 22 bits are there afterwards: a bin takes 8 at most, so this is enough for two. */

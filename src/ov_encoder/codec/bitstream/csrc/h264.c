@@ -148,59 +148,69 @@ static const h264_mb *available(const h264 *h, int index) {
     return mb->slice == h->slice ? mb : NULL;
 }
 
-/* The macroblock behind the one in progress, or the slice's first, is the next that `locate` finds. */
-static inline void go_on(h264 *h) {
-    if (++h->mb_x < h->mb_width) return;
-    h->mb_x = 0;
-    h->mb_y++;
-}
-
 /* The macroblock at (mb_x, mb_y) becomes the one in progress; -1: there is none, or it has been read already. */
-static inline int locate(h264 *h) {
+static int enter(h264 *h) {
     if (h->mb_y >= h->mb_height) return -1;
     h->index = (h->mb_y + 1) * h->stride + h->mb_x + 1;
     size_t x = (size_t)h->mb_x, y = (size_t)h->mb_y, width = (size_t)h->mb_width;
     h->cell = (y * width * 2 + x) * 2;
     h->block = (y * width * 4 + x) * 4;
     h->mb = &h->mbs[h->index];
-    if (h->mb->slice) return -1;
     h->a = available(h, h->index - 1);
     h->b = available(h, h->index - h->stride);
     h->c = available(h, h->index - h->stride + 1);
     h->d = available(h, h->index - h->stride - 1);
-    return 0;
+    return h->mb->slice ? -1 : 0;
+}
+
+/* The same for the one behind; in a row its neighbours have been those of the one before. */
+static inline int go_on(h264 *h) {
+    if (++h->mb_x == h->mb_width) {
+        h->mb_x = 0;
+        h->mb_y++;
+        return enter(h);
+    }
+    h->index++;
+    h->cell += 2;
+    h->block += 4;
+    h->a = h->mb++;
+    h->d = h->b;
+    h->b = h->c;
+    h->c = available(h, h->index - h->stride + 1);
+    return h->mb->slice ? -1 : 0;
 }
 
 static int read_cabac_slice(h264 *h) {
-    for (;; go_on(h)) {
-        if (locate(h)) return -1;
+    for (int failed = enter(h); !failed; failed = go_on(h)) {
         int skipped = h->header.type != H264_I && h264_cabac_skip(h);
         if (h264_read_macroblock(h, skipped)) return -1;
         h->mbs_read++;
         if (ovb_terminate(&h->cabac)) return 0;
     }
+    return -1;
 }
 
 static int read_cavlc_slice(h264 *h) {
-    for (;; go_on(h)) {
+    for (int failed = enter(h); !failed; failed = go_on(h)) {
         if (h->header.type != H264_I) {
             uint32_t run = ovb_ue(&h->bits);
             if (run > (uint32_t)h->mb_width * (uint32_t)h->mb_height) return -1;
             int64_t spent = h264_position(h) - h->position, start = h->position;
             for (uint32_t i = 0; i < run; i++) { /* the run's bits are shared by its macroblocks */
-                if (i) go_on(h);
+                if (i && go_on(h)) return -1;
                 h->position = h264_position(h) - (spent + i) / run;
-                if (locate(h) || h264_read_macroblock(h, 1)) return -1;
+                if (h264_read_macroblock(h, 1)) return -1;
                 h->mbs_read++;
             }
             if (run == 0) h->position = start;
             if (!ovb_more_data(&h->bits, h->stop)) return run ? 0 : -1;
-            if (run) go_on(h);
+            if (run && go_on(h)) return -1;
         }
-        if (locate(h) || h264_read_macroblock(h, 0)) return -1;
+        if (h264_read_macroblock(h, 0)) return -1;
         h->mbs_read++;
         if (!ovb_more_data(&h->bits, h->stop)) return 0;
     }
+    return -1;
 }
 
 /* The slice's last bits (its end, what the arithmetic coder flushes) belong to its last macroblock. */

@@ -18,7 +18,25 @@ static inline uint32_t escape(ovb_cabac *c) {
     return (1u << k) - 1 + ovb_bypass_bins(c, k);
 }
 
-int h264_cabac_block(h264 *h, int cat, int plane, int count, const float *weight, float *energy, int32_t *levels) {
+typedef struct levels { /* contexts of the next level's bins, as offsets from the category's first */
+    int first, above, most;
+} levels;
+
+static inline uint32_t read_level(ovb_cabac *c, uint8_t *context, levels *s) {
+    uint32_t value = 1;
+    if (ovb_decision(c, context + s->first)) {
+        value = 2;
+        while (value < 15 && ovb_decision(c, context + s->above)) value++;
+        if (value == 15) value += escape(c);
+        s->first = 0;
+        s->above += s->above < s->most;
+    } else {
+        s->first += s->first > 0 && s->first < 4;
+    }
+    return value;
+}
+
+int h264_cabac_block(h264 *h, int cat, int plane, int count, const float *weight, float *energy, int32_t *levels_out) {
     ovb_cabac c = h->cabac; /* a local copy lives in registers */
     uint8_t *significant = h->context + first_significant[plane][cat];
     uint8_t *last = h->context + first_last[plane][cat];
@@ -48,24 +66,22 @@ int h264_cabac_block(h264 *h, int cat, int plane, int count, const float *weight
     }
     at[n++] = (uint8_t)i; /* the last one is not coded: it must be */
 found:;
-    int ones = 1, more = 0, most = 4 - (cat == COEFF_CHROMA_DC);
-    float sum = 0;
-    for (int k = n - 1; k >= 0; k--) {
-        uint32_t value = 1;
-        if (ovb_decision(&c, level + (more ? 0 : ones))) {
-            uint8_t *context = level + 5 + (more < most ? more : most);
-            value = 2;
-            while (value < 15 && ovb_decision(&c, context)) value++;
-            if (value == 15) value += escape(&c);
-            more++;
-        } else if (ones < 4) {
-            ones++;
+    levels s = {1, 5, 9 - (cat == COEFF_CHROMA_DC)};
+    if (weight) {
+        float sum = 0;
+        for (int k = n - 1; k >= 0; k--) {
+            float value = (float)read_level(&c, level, &s);
+            ovb_bypass(&c); /* sign */
+            sum += value * value * weight[at[k]];
         }
-        int negative = ovb_bypass(&c);
-        if (weight) sum += (float)value * (float)value * weight[at[k]];
-        if (levels) levels[at[k]] = negative ? -(int32_t)value : (int32_t)value;
+        *energy += sum;
+    } else {
+        for (int k = n - 1; k >= 0; k--) {
+            int32_t value = (int32_t)read_level(&c, level, &s);
+            int negative = ovb_bypass(&c);
+            if (levels_out) levels_out[at[k]] = negative ? -value : value;
+        }
     }
-    if (weight) *energy += sum;
     h->cabac = c;
     return n;
 }
