@@ -24,6 +24,8 @@ def bundle_tiny() -> TrainConfig:
       out of 16 slots in codec mode. Samples and updates are what a CPU is short of, so tokens are few.
     * Pages 140 pixels high: at 84 their words cannot be read.
     * No margin and a small scale, because there are hundreds of classes, not millions.
+    * 48 samples are about 5,100 tokens and 190 GFLOP, 1.2 to 2.1 s on one core with bfloat16 matrix units; reading kept
+      slots takes 0.17 s of it. 4,000 steps are one to two hours on two cores.
     * The average of the weights is what is exported, so a run may be stopped where it no longer pays.
     """
     few = {"margin": "none", "m": 0.0, "scale": 16.0, "filter_threshold": None}
