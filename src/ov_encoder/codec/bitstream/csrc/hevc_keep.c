@@ -24,12 +24,10 @@ void hevc_credit_bits(hevc *h, int x, int y, int log2, int64_t bits) {
         *row += (uint32_t)bits;
         return;
     }
-    uint32_t count = (uint32_t)(c.w * c.h), share = (uint32_t)bits / count, rest = (uint32_t)bits % count;
-    for (int j = 0; j < c.h; j++, row += h->width8) {
-        for (int i = 0; i < c.w; i++) {
-            row[i] += share + (rest > 0);
-            rest -= rest > 0;
-        }
+    uint32_t count = (uint32_t)(c.w * c.h), share = (uint32_t)bits / count;
+    int rest = (int)((uint32_t)bits % count); /* one more for each of the first cells */
+    for (int j = 0; j < c.h; j++, row += h->width8, rest -= c.w) {
+        for (int i = 0; i < c.w; i++) row[i] += share + (i < rest);
     }
 }
 
@@ -47,28 +45,44 @@ void hevc_keep_energy(hevc *h, int x, int y, int log2, double energy) {
         for (int i = 0; i < c.w; i++) row[i] += share;
 }
 
-/* A row of equal vectors, two at a time. */
-static void fill_row(ovb_mv *row, int n, ovb_mv mv) {
-    ovb_mv two[2] = {mv, mv};
-    int i = 0;
-    for (; i + 1 < n; i += 2) memcpy(row + i, two, sizeof two);
-    if (i < n) row[i] = mv;
+/* n equal bytes, mostly few: powers of two but at the picture's edge. */
+static inline void fill(void *to, int value, int n) {
+    switch (n) {
+    case 1: memset(to, value, 1); return;
+    case 2: memset(to, value, 2); return;
+    case 4: memset(to, value, 4); return;
+    case 8: memset(to, value, 8); return;
+    default: memset(to, value, (size_t)n);
+    }
+}
+
+/* Rows of equal vectors with their reference. */
+static void fill_rows(ovb_mv *mv, int8_t *ref, size_t stride, int w, int height, ovb_mv value, int8_t out) {
+    const ovb_mv four[4] = {value, value, value, value};
+    for (int j = 0; j < height; j++, mv += stride, ref += stride) {
+        int i = 0;
+        for (; i + 3 < w; i += 4) {
+            memcpy(mv + i, four, sizeof four);
+            memset(ref + i, out, 4);
+        }
+        for (; i < w; i++) {
+            mv[i] = value;
+            ref[i] = out;
+        }
+    }
 }
 
 void hevc_keep_motion(hevc *h, int x, int y, int w, int height, const hevc_motion *motion) {
-    int stride = h->width4, w4 = w >> 2, h4 = height >> 2;
-    size_t at = (size_t)(y >> 2) * (size_t)stride + (size_t)(x >> 2);
+    size_t stride = (size_t)h->width4, at = (size_t)(y >> 2) * stride + (size_t)(x >> 2);
+    int w4 = w >> 2, h4 = height >> 2;
     hevc_motion *own = h->motion4 + at; /* later blocks look at the right column and the lowest row only */
     for (int j = 0; j < h4 - 1; j++, own += stride) own[w4 - 1] = *motion;
     for (int i = 0; i < w4; i++) own[i] = *motion;
     for (int list = 0; list < 2; list++) {
-        if (motion->ref[list] < 0) continue; /* as the picture was cleared */
-        ovb_mv *mv = h->picture->mv[list] + at;
-        int8_t *ref = h->picture->ref[list] + at, out = h->refs[list][motion->ref[list]].out;
-        for (int j = 0; j < h4; j++, mv += stride, ref += stride) {
-            fill_row(mv, w4, motion->mv[list]);
-            memset(ref, out, (size_t)w4);
-        }
+        int used = motion->ref[list];
+        if (used < 0) continue; /* as the picture was cleared */
+        fill_rows(h->picture->mv[list] + at, h->picture->ref[list] + at, stride, w4, h4, motion->mv[list],
+                  h->refs[list][used].out);
     }
 }
 
@@ -76,13 +90,13 @@ void hevc_keep_kind(hevc *h, int x, int y, int log2, int kind, int depth) {
     cells c = in_cells(h, x, y, log2);
     size_t at = (size_t)c.y * (size_t)h->width8 + (size_t)c.x;
     for (int j = 0; j < c.h; j++, at += (size_t)h->width8) {
-        memset(h->picture->kind + at, kind, (size_t)c.w);
-        memset(h->depth8 + at, depth, (size_t)c.w);
+        fill(h->picture->kind + at, kind, c.w);
+        fill(h->depth8 + at, depth, c.w);
     }
 }
 
 void hevc_keep_qp(hevc *h, int x, int y, int log2) {
     cells c = in_cells(h, x, y, log2);
     int8_t *row = h->picture->qp + (size_t)c.y * (size_t)h->width8 + (size_t)c.x;
-    for (int j = 0; j < c.h; j++, row += h->width8) memset(row, h->qp, (size_t)c.w);
+    for (int j = 0; j < c.h; j++, row += h->width8) fill(row, h->qp, c.w);
 }
