@@ -105,6 +105,12 @@ class Parser:
         self._parser = self._library.ovb_open(CODECS[codec], ctypes.byref(library.CLimits(pixels, memory)))
         if not self._parser:
             raise MemoryError("no memory for a bitstream parser")
+        # Written by the library at every picture; made once, which shows at a millisecond a picture.
+        self._pointers = library.CMaps()
+        self._age_R, self._poc_R = np.zeros((2, library.MAX_REFERENCES), np.int32)
+        self._distance_R = np.zeros(library.MAX_REFERENCES, np.float32)
+        self._references = self._parser, self._age_R.ctypes.data, self._poc_R.ctypes.data
+        self._pointers.distance = self._distance_R.ctypes.data
 
     def __enter__(self) -> Parser:
         return self
@@ -145,17 +151,15 @@ class Parser:
     def _parsed(self, info: library.CFrameInfo) -> ParsedFrame:
         grid_HW = -(-info.coded_height // self._cell), -(-info.coded_width // self._cell)
         maps = {}
-        pointers = library.CMaps()
+        pointers = self._pointers
         for name in self._wanted:
             dtype, before, after = MAPS[name]
             maps[name] = np.empty((*before, *grid_HW, *after), dtype)
             setattr(pointers, name, maps[name].ctypes.data)
         if "velocity" in maps and self._distance is not None:
-            age, poc = np.zeros((2, library.MAX_REFERENCES), np.int32)
-            count = self._library.ovb_frame_references(self._parser, age.ctypes.data, poc.ctypes.data)
-            known = self._distance(info.decode_index, age[:count], poc[:count])
-            distances = np.ascontiguousarray(known, np.float32)
-            pointers.distance = distances.ctypes.data
+            count = self._library.ovb_frame_references(*self._references)
+            known_R = self._distance(info.decode_index, self._age_R[:count], self._poc_R[:count])
+            self._distance_R[:count] = known_R
         self._library.ovb_frame_copy(self._parser, self._cell, ctypes.byref(pointers))
         flags = info.flags
         return ParsedFrame(
