@@ -30,7 +30,7 @@ def make_llm(vocabulary: int = 257):
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=vocabulary, hidden_size=48, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
-        max_position_embeddings=2048, bos_token_id=None, eos_token_id=0, pad_token_id=0,
+        max_position_embeddings=2048, bos_token_id=None, eos_token_id=0, pad_token_id=0, tie_word_embeddings=True,
     )  # fmt: skip
     return LlamaForCausalLM(config).eval()
 

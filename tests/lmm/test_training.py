@@ -122,6 +122,37 @@ def test_it_learns_to_tell_light_from_dark_and_the_result_answers(parts, tmp_pat
         assert generate(model, processor, prompt, images=[picture], max_new_tokens=2) == "ab"[i]
 
 
+@pytest.mark.parametrize("lora", [0, 2])
+def test_bfloat16_is_how_it_computes_and_not_what_it_keeps(parts, tmp_path, lora):
+    """Losses stay close to those in float32, weights are float32, and tied ones stay one tensor to the end."""
+    course = {}
+    for dtype in ("float32", "bfloat16"):
+        loop = LoopConfig(workers=0, save_every=0, log_every=1, dtype=dtype)
+        run = prepare_language_run(config(parts, train="all", lora=lora, loop=loop), tmp_path / dtype, ONE)
+        records = []
+        run.fit(records.append)
+        course[dtype] = [r["loss"] for r in records]
+        assert {p.dtype for p in run.task.module.parameters()} == {torch.float32}
+        llm = OVLanguageModel.load(run.finish()).llm
+        assert llm.lm_head.weight is llm.model.embed_tokens.weight and llm.dtype == torch.float32
+    assert course["bfloat16"] != course["float32"]
+    assert course["bfloat16"] == pytest.approx(course["float32"], rel=0.05)
+
+
+@pytest.mark.parametrize("pack", [False, True])
+def test_the_loss_is_that_of_transformers_over_all_answers(parts, tmp_path, pack):
+    """Words are scored only where answers are, which changes nothing; nor does a model that cannot leave words out."""
+    run = prepare_language_run(config(parts, pack=pack), tmp_path, ONE)
+    batch = next(run.stream)
+    with torch.no_grad():
+        found, _ = run.task.loss(run.loop.forward, batch)
+        run.task._keeps = False
+        all_scored, _ = run.task.loss(run.loop.forward, batch)
+        theirs = run.task.module(**batch.inputs).loss
+    assert found.item() == pytest.approx(theirs.item(), abs=1e-6)
+    assert all_scored.item() == pytest.approx(theirs.item(), abs=1e-6)
+
+
 def test_adapters_are_added_into_the_weights(parts, tmp_path, picture):
     run = prepare_language_run(config(parts, train="all", lora=2), tmp_path, ONE)
     run.fit()

@@ -54,7 +54,9 @@ class LanguageRun:
             raise OvEncoderError(f"{self.folder}: has no checkpoint")
         model, _ = build(self.config)
         LanguageTask(model, self.config)  # puts LoRA where the run had it
-        model.load_state_dict(checkpoint.read_tensors(found[0], "model."))
+        missing, unknown = model.load_state_dict(checkpoint.read_tensors(found[0], "model."), strict=False)
+        if wrong := [*unknown, *(dict(model.named_parameters()).keys() & missing)]:  # tied weights are saved once
+            raise OvEncoderError(f"{found[0]}: does not fit the run's model: {min(wrong)} is in one of them only")
         model.llm = without_lora(model.llm)
         model.save(self.folder / MODEL)
         self.processor.save_pretrained(self.folder / MODEL)
