@@ -140,14 +140,18 @@ def _not_empty(file, name: str):
 
 
 @contextmanager
-def open_video(file: BinaryIO, name: str, limits: Limits) -> Iterator[tuple[InputContainer, VideoStream]]:
+def open_video(
+    file: BinaryIO, name: str, limits: Limits, *, pixels: bool = True
+) -> Iterator[tuple[InputContainer, VideoStream]]:
     """The container and its default video stream, with the picture size checked against `limits`.
+
+    pixels=False: packets only. FFmpeg then decodes nothing while it looks at the stream, which takes 1 ms and not 10.
 
     Raises:
         OvEncoderError: no accepted format, no video stream, no decoder, or a picture beyond the limits.
     """
     file.seek(0)
-    options = {"max_pixels": str(limits.pixels)}
+    options = {"max_pixels": str(limits.pixels)} | ({} if pixels else {"skip_frame": "all"})
     try:
         container = av.open(
             file,
@@ -189,7 +193,7 @@ def inspect(source: Source, *, limits: Limits | None = None) -> MediaInfo:
         from ov_encoder.codec.bitstream.provider import why_not
 
         turned = info.rotation and (info.height % CELL or info.width % CELL)
-        why = "turned, and its sides are no multiples of 8" if turned else why_not(file, info.codec, name, limits)
+        why = "turned, and its sides are no multiples of 8" if turned else why_not(file, info, limits)
         info.bitstream = why
         return info
 

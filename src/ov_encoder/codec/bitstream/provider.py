@@ -12,11 +12,12 @@ import queue
 from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
 import numpy as np
+from av.container import InputContainer
 from av.error import FFmpegError
 from av.packet import Packet
 from av.video.stream import VideoStream
@@ -61,20 +62,27 @@ class _Damage:
             self.notes.append(f"{self.count} pictures without signals: damaged ({self.first})")
 
 
-def why_not(file: BinaryIO, info_codec: str, name: str, limits: Limits) -> str:
+def _packets_of(
+    file: BinaryIO, info: MediaInfo, limits: Limits
+) -> AbstractContextManager[tuple[InputContainer, VideoStream]]:
+    """The stream that `info` describes. Of several, which is best is found by decoding some of each."""
+    return open_video(file, info.name, limits, pixels=info.streams > 1)
+
+
+def why_not(file: BinaryIO, info: MediaInfo, limits: Limits) -> str:
     """Why the stream cannot be read by the bitstream parser, from its first picture; "" if it can.
 
     Raises:
         OvEncoderError: the source cannot be read at all.
     """
-    if info_codec not in FILTERS:
-        return f"no bitstream reader for {info_codec}"
+    if info.codec not in FILTERS:
+        return f"no bitstream reader for {info.codec}"
     if not library.available():
         return library.reason()
-    with open_video(file, name, limits) as (container, stream):
+    with _packets_of(file, info, limits) as (container, stream):
         try:
-            annexb = AnnexB(stream, info_codec)
-            with Parser(info_codec, wanted=(), pixels=limits.pixels, memory=PARSER_BYTES) as parser:
+            annexb = AnnexB(stream, info.codec)
+            with Parser(info.codec, wanted=(), pixels=limits.pixels, memory=PARSER_BYTES) as parser:
                 for number, packet in enumerate(container.demux(stream)):
                     if packet.size and any(not f.damaged for f in parser.feed(annexb(packet))):
                         return ""
@@ -209,7 +217,7 @@ class _Gop:
 def _packets(file: BinaryIO, info: MediaInfo, wanted: Wanted, damage: _Damage) -> Iterator[tuple[int, bytes]]:
     """Number and Annex B bytes of each packet; no bytes where it is broken."""
     number = 0
-    with open_video(file, info.name, wanted.limits) as (container, stream):
+    with _packets_of(file, info, wanted.limits) as (container, stream):
         annexb, demuxed = AnnexB(stream, info.codec), container.demux(stream)
         while number < info.frames:
             try:
