@@ -40,7 +40,7 @@ def render(job: Job) -> tuple[np.ndarray, float]:
         if wanted == 2 and (env.unwrapped.agent.pos == before).all():  # a wall: turn away from it, unseen
             for _ in range(chance.randint(4, 8)):
                 picture, _, ended, cut, _ = env.step(0)
-        frames.append(picture)
+        frames.append(picture["obs"] if isinstance(picture, dict) else picture)  # Sign gives its goal beside it
         if ended or cut:
             env.reset()
     env.close()
