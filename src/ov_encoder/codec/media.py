@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+from array import array
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -201,9 +202,7 @@ def inspect(source: Source, *, limits: Limits | None = None) -> MediaInfo:
 def _describe(container: InputContainer, stream: VideoStream, name: str, limits: Limits) -> MediaInfo:
     ctx = stream.codec_context
     notes: list[str] = []
-    bits: list[int] = []
-    times: list[float] = []
-    keys: list[bool] = []
+    bits, times, keys = array("q"), array("d"), array("b")  # of every packet of a film: lists take five times as much
     start, base = stream.start_time or 0, float(stream.time_base or 0)
     first = None
     try:
