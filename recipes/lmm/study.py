@@ -19,6 +19,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -153,7 +154,10 @@ def write_files(data: Path, out: Path, tasks: Sequence[str], train_items: int, h
             by_task[item["id"].partition("/")[0]].append(item)
         if unknown := set(tasks) - set(by_task):
             raise OvEncoderError(f"{data / name}.jsonl: has no task {min(unknown)!r}; tasks: {', '.join(by_task)}")
-        items = [item for task, found in by_task.items() if task in tasks or not tasks for item in found[:most]]
+        kept = {task: found for task, found in by_task.items() if task in tasks or not tasks}
+        for found in kept.values():  # files are in the order of classes: the first forty would be one class
+            random.Random(0).shuffle(found)
+        items = [item for found in kept.values() for item in found[:most]]
         for item in items:
             for kind in {"image", "video"} & set(item):
                 item[kind] = str((data / item[kind]).resolve())
