@@ -263,6 +263,9 @@ def _describe(container: InputContainer, stream: VideoStream, name: str, limits:
 def _first_frame(packet):
     try:
         frames = packet.decode()
+        if not frames and packet.is_keyframe:  # it waits for B-frames: ask for it, instead of decoding more
+            frames = packet.stream.codec_context.decode(None)
+            packet.stream.codec_context.flush_buffers()
     except FFmpegError:  # damaged packets are counted and reported by the decode pass, not here
         return None
     return frames[0] if frames else None

@@ -65,8 +65,21 @@ typedef struct hevc_cu {
     uint8_t mode[4], mode_chroma[4];
 } hevc_cu;
 
+typedef float hevc_cells __attribute__((vector_size(16), aligned(4))); /* one number for each cell of a row or column */
+
+typedef struct hevc_basis { /* of a transform of 16 or 32 samples; sample 8 * cell + y */
+    hevc_cells at[32][8];    /* [frequency][y] */
+    hevc_cells both[32][32]; /* [frequency][frequency]: products summed over y */
+} hevc_basis;
+
+typedef struct hevc_coefficient {
+    int32_t value;
+    uint16_t position; /* y * N + x */
+} hevc_coefficient;
+
 typedef struct hevc {
     ovb_parser *parser;
+    hevc_basis basis[2]; /* of 16 and 32 samples */
     hevc_sps *sps_sets[HEVC_MAX_SPS];
     hevc_pps *pps_sets[HEVC_MAX_PPS];
     uint32_t serial;
@@ -145,6 +158,10 @@ void hevc_read_transform_tree(hevc *h);
 /* hevc_residual.c: one block of coefficients; energy of a luma block goes to its cells. */
 void hevc_read_residual(hevc *h, int x, int y, int log2, int component, int scan);
 
+/* hevc_energy.c: shares of the 8x8 cells of a block, [row * 4 + column], in any unit; at most one value per position */
+void hevc_basis_start(hevc_basis *basis, int log2);
+void hevc_share_energy(const hevc_basis *basis, int log2, const hevc_coefficient *coefficient, int count, float cell[16]);
+
 /* hevc_merge.c, hevc_amvp.c */
 void hevc_merge(const hevc *h, int x, int y, int w, int height, int part, int index, hevc_motion *out);
 ovb_mv hevc_predict_mv(const hevc *h, int x, int y, int w, int height, int list, int ref, int index);
@@ -155,7 +172,8 @@ const hevc_motion *hevc_neighbour(const hevc *h, int x, int y, int xn, int yn);
 /* hevc_keep.c: into the picture's cells */
 void hevc_credit(hevc *h, int x, int y, int log2); /* bits since the mark, to a square block */
 void hevc_credit_bits(hevc *h, int x, int y, int log2, int64_t bits);
-void hevc_keep_energy(hevc *h, int x, int y, int log2, double energy);
+void hevc_keep_energy(hevc *h, int x, int y, int log2, double energy); /* the same to every cell */
+void hevc_keep_shares(hevc *h, int x, int y, int log2, double energy, float cell[16]); /* as in hevc_share_energy */
 void hevc_keep_motion(hevc *h, int x, int y, int w, int height, const hevc_motion *motion);
 void hevc_keep_kind(hevc *h, int x, int y, int log2, int kind, int depth);
 void hevc_keep_qp(hevc *h, int x, int y, int log2);

@@ -45,6 +45,18 @@ void hevc_keep_energy(hevc *h, int x, int y, int log2, double energy) {
         for (int i = 0; i < c.w; i++) row[i] += share;
 }
 
+void hevc_keep_shares(hevc *h, int x, int y, int log2, double energy, float cell[16]) {
+    cells c = in_cells(h, x, y, log2);
+    float *row = h->picture->energy + (size_t)c.y * (size_t)h->width8 + (size_t)c.x, sum = 0;
+    for (int i = 0; i < 16; i++) {
+        cell[i] = cell[i] > 0 ? cell[i] : 0; /* rounding */
+        sum += cell[i];
+    }
+    float scale = sum > 0 ? (float)energy / sum : 0;
+    for (int j = 0; j < c.h; j++, row += h->width8)
+        for (int i = 0; i < c.w; i++) row[i] += cell[j * 4 + i] * scale;
+}
+
 /* n equal bytes, mostly few: powers of two but at the picture's edge. */
 static inline void fill(void *to, int value, int n) {
     switch (n) {

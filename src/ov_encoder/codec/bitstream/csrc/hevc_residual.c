@@ -2,7 +2,8 @@
  *
  * Energy comes without a transform: the basis is orthogonal, so the sum of squares of the residual is that of the
  * scaled coefficients times (N / 128)^2 in the 8-bit scale (Parseval). Where rounding would decide whether anything is
- * left at all (DC alone, transform skip) the samples are computed.
+ * left at all (DC alone, transform skip) the samples are computed. How it is shared by the cells of a large block is in
+ * hevc_energy.c.
  */
 #include <string.h>
 
@@ -25,6 +26,7 @@ typedef struct scaler {
     int count;              /* coefficients so far */
     int64_t sum, dc;        /* of squares; of the only coefficient at 0 */
     int64_t cell[16];       /* bypass: sums of 8x8 cells, where levels are samples */
+    hevc_coefficient coefficient[1024]; /* `count` of them */
 } scaler;
 
 static void start_scaler(const hevc *h, scaler *s, int log2, int skip) {
@@ -43,7 +45,6 @@ static void start_scaler(const hevc *h, scaler *s, int log2, int skip) {
 
 static inline void add_level(scaler *s, int64_t level, int position) {
     int64_t d = level;
-    s->count++;
     if (s->bypass) {
         int n = 1 << s->log2;
         s->cell[(position >> s->log2 >> 3) * 4 + ((position & (n - 1)) >> 3)] += d * d;
@@ -54,6 +55,7 @@ static inline void add_level(scaler *s, int64_t level, int position) {
     }
     if (position == 0) s->dc = d;
     s->sum += d * d;
+    s->coefficient[s->count++] = (hevc_coefficient){(int32_t)d, (uint16_t)position};
 }
 
 static void keep_energy(hevc *h, int x, int y, const scaler *s) {
@@ -71,6 +73,11 @@ static void keep_energy(hevc *h, int x, int y, const scaler *s) {
         int64_t r = (64 * s->dc + 64) >> 7;
         r = (64 * r + ((int64_t)1 << (s->skip_shift - 1))) >> s->skip_shift;
         energy = n2 * (double)(r * r) * to_8bit;
+    } else if (s->log2 > 3) {
+        float cell[16];
+        hevc_share_energy(&h->basis[s->log2 - 4], s->log2, s->coefficient, s->count, cell);
+        hevc_keep_shares(h, x, y, s->log2, energy, cell);
+        return;
     }
     hevc_keep_energy(h, x, y, s->log2, energy);
 }
