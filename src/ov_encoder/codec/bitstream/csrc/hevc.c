@@ -10,6 +10,7 @@ static void *hevc_open(ovb_parser *parser) {
     h->current = -1;
     h->no_rasl = 1;
     h->sequence = -1;
+    h->motion_step = parser->limits.cell >= 16 ? 4 : parser->limits.cell >= 8 ? 2 : 1;
     for (int i = 0; i < 2; i++) hevc_basis_start(&h->basis[i], 4 + i);
     return h;
 }

@@ -68,7 +68,7 @@ typedef struct hevc_cu {
 typedef float hevc_cells __attribute__((vector_size(16), aligned(4))); /* one number for each cell of a row or column */
 
 typedef struct hevc_basis { /* of a transform of 16 or 32 samples; sample 8 * cell + y */
-    hevc_cells at[32][8];    /* [frequency][y] */
+    hevc_cells at[32][8];    /* [frequency][y]; of 16: [frequency][y & 3], the last two numbers are of y + 4 */
     hevc_cells both[32][32]; /* [frequency][frequency]: products summed over y */
 } hevc_basis;
 
@@ -89,6 +89,7 @@ typedef struct hevc {
     const hevc_pps *pps;
     uint32_t layout_sps, layout_pps; /* serials that the layout was made from */
     int width8, height8, width4;
+    int motion_step; /* every so many rows of 4x4 blocks have their motion in the picture; nobody looks at the others */
     int width_ctb, height_ctb, ctbs;
     int32_t *to_ts, *to_rs;     /* CTB addresses, raster to tile scan and back */
     uint16_t *tile;             /* [ctbs] by raster address */

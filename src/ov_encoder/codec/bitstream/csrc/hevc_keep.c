@@ -90,11 +90,14 @@ void hevc_keep_motion(hevc *h, int x, int y, int w, int height, const hevc_motio
     hevc_motion *own = h->motion4 + at; /* later blocks look at the right column and the lowest row only */
     for (int j = 0; j < h4 - 1; j++, own += stride) own[w4 - 1] = *motion;
     for (int i = 0; i < w4; i++) own[i] = *motion;
+    int step = h->motion_step, first = -(y >> 2) & (step - 1), rows = (h4 - first + step - 1) / step;
+    if (!rows) return;
+    at += (size_t)first * stride;
     for (int list = 0; list < 2; list++) {
         int used = motion->ref[list];
         if (used < 0) continue; /* as the picture was cleared */
-        fill_rows(h->picture->mv[list] + at, h->picture->ref[list] + at, stride, w4, h4, motion->mv[list],
-                  h->refs[list][used].out);
+        fill_rows(h->picture->mv[list] + at, h->picture->ref[list] + at, stride * (size_t)step, w4, rows,
+                  motion->mv[list], h->refs[list][used].out);
     }
 }
 

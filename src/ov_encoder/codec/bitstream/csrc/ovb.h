@@ -15,7 +15,7 @@
 #define OVB_API __attribute__((visibility("default")))
 #endif
 
-#define OVB_VERSION 2
+#define OVB_VERSION 3
 #define OVB_MAX_REFERENCES 64
 
 typedef struct ovb_parser ovb_parser;
@@ -24,6 +24,7 @@ typedef struct ovb_parser ovb_parser;
 typedef struct ovb_limits {
     uint64_t pixels; /* luma samples of a picture [8192 * 8192] */
     uint64_t bytes;  /* memory of one parser [1 GiB] */
+    uint64_t cell;   /* the smallest cell that ovb_frame_copy will be asked for: 4, 8 or 16 [4] */
 } ovb_limits;
 
 /* What ovb_feed found. */
@@ -96,7 +97,8 @@ OVB_API int ovb_frame_info_get(const ovb_parser *parser, ovb_frame_info *info);
  * room for OVB_MAX_REFERENCES. Returns how many, or -1: no picture. */
 OVB_API int ovb_frame_references(const ovb_parser *parser, int32_t *age, int32_t *poc);
 
-/* Fill maps for cells of 4, 8 or 16 luma samples. Returns 0, or -1: no picture, or another cell size. */
+/* Fill maps for cells of 4, 8 or 16 luma samples. Returns 0, or -1: no picture, or another or too small
+ * a cell. */
 OVB_API int ovb_frame_copy(const ovb_parser *parser, int cell, const ovb_maps *maps);
 
 OVB_API void ovb_close(ovb_parser *parser);

@@ -65,6 +65,7 @@ ovb_parser *ovb_open(int codec, const ovb_limits *limits) {
     if (!parser) return NULL;
     parser->limits.pixels = limits && limits->pixels ? limits->pixels : (uint64_t)8192 * 8192;
     parser->limits.bytes = limits && limits->bytes ? limits->bytes : (uint64_t)1 << 30;
+    parser->limits.cell = limits && limits->cell ? limits->cell : 4;
     parser->backend = backend;
     parser->state = backend->open(parser);
     if (!parser->state) {
@@ -142,6 +143,7 @@ int ovb_frame_references(const ovb_parser *parser, int32_t *age, int32_t *poc) {
 
 int ovb_frame_copy(const ovb_parser *parser, int cell, const ovb_maps *maps) {
     if (!parser->shown || (cell != 4 && cell != 8 && cell != 16)) return -1;
+    if ((uint64_t)cell < parser->limits.cell) return -1;
     ovb_picture_copy(parser->shown, cell, parser->info.coded_width, parser->info.coded_height, maps);
     return 0;
 }
