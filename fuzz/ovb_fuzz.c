@@ -41,10 +41,10 @@ static void look(ovb_parser *parser, int cell) {
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     static const int cells[4] = {8, 4, 16, 8};
     if (size < 1) return 0;
-    ovb_limits limits = {1 << 14, 16 << 20}; /* small pictures: more of them per second */
+    int cell = cells[data[0] >> 1 & 3];
+    ovb_limits limits = {1 << 14, 16 << 20, (uint64_t)cell}; /* small pictures: more of them per second */
     ovb_parser *parser = ovb_open(data[0] & 1 ? 265 : 264, &limits);
     check(parser != NULL, "a parser opens");
-    int cell = cells[data[0] >> 1 & 3];
     size_t at = 1;
     while (at < size) {
         size_t used = 0;

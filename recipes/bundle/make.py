@@ -26,7 +26,7 @@ from rich.progress import track
 from encode import write_clip
 
 COUNTS = {
-    "atari": 1000, "physics": 1500, "parade": 1000, "rooms": 600, "solids": 600, "robots": 400, "stamps": 4000,
+    "atari": 1000, "physics": 1500, "parade": 1000, "rooms": 600, "solids": 600, "robots": 400, "stamps": 12000,
     "pages": 3000,
 }  # fmt: skip
 

@@ -62,6 +62,7 @@ def main(
     set: tuple[str, ...] = (),
     results: tuple[Path, ...] = (),
     workers: int = len(os.sched_getaffinity(0)),
+    processes: int = 1,
     since: Name = "render",
     until: Name = "export",
     install: bool = False,
@@ -84,6 +85,7 @@ def main(
         set: Changes of the recipe, such as optim.lr=5e-4.
         results: Files probe.json of ov-encoder probe, to be quoted in the model card.
         workers: Processes that render, label and decode.
+        processes: Processes that train together, one thread each on a CPU; the batch is that of one, times these.
         since: Begin with this stage; what those before it make is in OUT already (pack.py).
         until: Stop after this stage.
         install: Copy the model into the package of this checkout, where ov.load_model("ov-encoder-tiny") finds it.
@@ -98,7 +100,7 @@ def main(
         "sets": lambda: _sets(out, data, others, workers),
         "label": lambda: _label(out, teacher, workers),
         "motion": lambda: _motion(out, workers),
-        "pretrain": lambda: _pretrain(out, recipe, steps, changes),
+        "pretrain": lambda: _pretrain(out, recipe, steps, changes, processes),
         "export": lambda: _export(out, results),
     }
     names = list(stages)
@@ -173,7 +175,7 @@ def _motion(out: Path, workers: int) -> None:
     _do(out, Stage("motion", ("sets/videos.csv",), outputs, {"k": k, "top": _top(k)}, body, ("motion/kmeans",)))
 
 
-def _pretrain(out: Path, recipe: str, steps: int | None, changes: list[str]) -> None:
+def _pretrain(out: Path, recipe: str, steps: int | None, changes: list[str], processes: int) -> None:
     """The heads of the recipe with their labels; heads that have no data are left out by pretrain, and it says so."""
     videos, images, pages = (out / f"sets/{name}.csv" for name in ("videos", "images", "pages"))
     data = [
@@ -202,7 +204,15 @@ def _pretrain(out: Path, recipe: str, steps: int | None, changes: list[str]) -> 
         arguments += ["--steps", str(steps)]
     if len(read_manifest(out / "sets/probe.csv").splits) > 1:
         arguments += ["--probe", str(out / "sets/probe.csv")]
-    _call("pretrain", recipe, *arguments, "-o", str(out / "run"))
+    arguments = ["pretrain", recipe, *arguments, "-o", str(out / "run")]
+    if processes == 1:
+        _call(*arguments)
+        return
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    command += ["-m", "ov_encoder", *arguments]
+    print(" ".join(command), flush=True)
+    if code := subprocess.run(command, check=False).returncode:
+        sys.exit(code)
 
 
 def _export(out: Path, results: tuple[Path, ...]) -> None:

@@ -30,6 +30,7 @@ from ov_encoder.labels.features import read_frames
 KINDS = ("image", "video", "ocr")
 STILL = 144  # pixels a side
 STILLS = 2  # of a clip
+TAUGHT = 4000  # stamps, of the first: the others have names, which say more than a teacher's concepts
 MOTION = "motion "  # how the labels that name a motion begin
 
 
@@ -92,7 +93,7 @@ def write_sets(
     images += stills
     named = replace_labels(videos, lambda labels: tuple(v for v in labels if v.startswith(MOTION)))
     sets = {
-        "concepts": [*videos, *images],
+        "concepts": [*videos, *_taught(images)],
         "videos": videos,
         "images": images,
         "pages": pages,
@@ -105,6 +106,13 @@ def write_sets(
         write_manifest(out / f"{name}.csv", samples)
     clips = len([s for s in videos if s.split != "test"])
     return {name: len(samples) for name, samples in sets.items()} | {"unreadable": clips - len(stills) // STILLS}
+
+
+def _taught(images: Sequence[Sample]) -> list[Sample]:
+    """Pictures that a teacher looks at."""
+    stamps = [s.id for s in images if _source(s) == "stamps"]
+    left_out = frozenset(stamps[TAUGHT:])
+    return [s for s in images if s.id not in left_out]
 
 
 def replace_labels(samples: Sequence[Sample], change: Callable[[tuple[str, ...]], tuple[str, ...]]) -> list[Sample]:

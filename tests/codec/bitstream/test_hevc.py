@@ -90,6 +90,7 @@ def test_cells_of_4_and_16_say_the_same_as_cells_of_8() -> None:
             for other in (small, large):
                 np.testing.assert_allclose(other.maps[name].sum(dtype=np.float64), total, rtol=1e-6)
         np.testing.assert_array_equal(small.maps["motion"][:, ::2, ::2], middle.maps["motion"])
+        np.testing.assert_array_equal(middle.maps["motion"][:, ::2, ::2], large.maps["motion"])
         np.testing.assert_array_equal(middle.maps["kind"], small.maps["kind"][::2, ::2])
 
 
