@@ -19,6 +19,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -136,9 +137,8 @@ def _sets(out: Path, data: Path, others: list[Also], workers: int) -> None:
 
 
 def _label(out: Path, teacher: str, workers: int) -> None:
-    concepts = {
-        kind: max(len(read_manifest(out / f"sets/{kind}s.csv")) // SAMPLES[kind], 2) for kind in ("image", "video")
-    }
+    looked_at = Counter(s.kind for s in read_manifest(out / "sets/concepts.csv"))
+    concepts = {kind: max(looked_at[kind] // SAMPLES[kind], 2) for kind in ("image", "video")}
     toml = f"""out = "concepts"
 workers = {workers}
 
