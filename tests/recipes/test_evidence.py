@@ -15,8 +15,8 @@ def test_differences_are_of_the_same_clips(tmp_path):
 
     ours = {str(i): 1.0 for i in range(8)}
     found = {
-        "ours": {"fused@144": cell(ours)},
-        "untrained": {"fused@144": cell({name: 0.0 for name in ours})},
+        "ours": {"fused@72": cell(ours)},
+        "untrained": {"fused@72": cell({name: 0.0 for name in ours})},
         "networks": {
             "pixels@648": cell({name: float(int(name) % 2) for name in ours}),
             "codec@all": cell(ours),
@@ -34,7 +34,7 @@ def test_differences_are_of_the_same_clips(tmp_path):
         return evidence.cells(place.parent)
 
     row = evidence.floors({"signs": "unused"}, "model", run)[-2].strip("| ").split(" | ")
-    assert asked == [("signs", "ours", "144"), ("signs", "untrained", "144"), ("signs", "networks", "648")]
+    assert asked == [("signs", "ours", "72"), ("signs", "untrained", "72"), ("signs", "networks", "648")]
     assert row[:6] == ["signs", "100.0 / 100.0", "0.0 / 0.0", "50.0 / 50.0", "100.0 / 100.0", "100.0 / 100.0"]
     assert row[6] == "+100.0 [+100.0, +100.0] / +100.0 [+100.0, +100.0]"
     low, high = (float(v) for v in row[7].split("[")[1].split("]")[0].split(", "))

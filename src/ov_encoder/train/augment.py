@@ -88,8 +88,11 @@ def _overlap(cells: int, cell: int, start: float, length: float, patches: int) -
 
 
 def _coloured(frames_THWC: np.ndarray, colour_3: tuple[float, float, float]) -> np.ndarray:
+    """Brightness, contrast around the clip's mean, saturation: together one linear map of a pixel's three values."""
     brightness, contrast, saturation = colour_3
-    x = frames_THWC.astype(np.float32) * brightness
-    x = (x - x.mean()) * contrast + x.mean()
-    grey_THW1 = x @ np.array([[0.299], [0.587], [0.114]], np.float32)
-    return np.clip(grey_THW1 + (x - grey_THW1) * saturation, 0, 255).round().astype(np.uint8)
+    grey_33 = np.outer([0.299, 0.587, 0.114], np.ones(3))
+    map_33 = brightness * contrast * (saturation * np.eye(3) + (1 - saturation) * grey_33)
+    offset = brightness * (1 - contrast) * float(frames_THWC.mean(dtype=np.float32))
+    x_N3 = frames_THWC.reshape(-1, 3).astype(np.float32) @ map_33.astype(np.float32)
+    x_N3 += np.float32(offset + 0.5)  # the half rounds
+    return np.clip(x_N3, 0, 255.5, out=x_N3).astype(np.uint8).reshape(frames_THWC.shape)
