@@ -132,7 +132,8 @@ def draw_curves(folder: Path) -> Path | None:
     else:
         panels.append(("learning rate", {"lr": _curve(records, "lr")}))
     figure = Figure(figsize=(11, 7), dpi=110, layout="constrained", facecolor=PAPER)
-    for axes, (title, curves) in zip(figure.subplots(2, 2).flat, panels, strict=True):
+    panes = figure.subplots(2, 2).flat
+    for axes, (title, curves) in zip(panes, panels, strict=True):
         axes.set_facecolor(PAPER)
         for name, (steps, values) in curves.items():
             axes.plot(steps, values, lw=1.4, label=name, marker="o" if len(steps) < 12 else None, ms=3)
@@ -141,8 +142,11 @@ def draw_curves(folder: Path) -> Path | None:
         axes.tick_params(colors=SOFT, labelsize=9)
         axes.spines[:].set_visible(False)
         axes.grid(color="#e6e2d8", lw=0.8)
-        if len(curves) > 1:
-            axes.legend(frameon=False, fontsize=9, labelcolor=SOFT)
+    if len(heads) > 1:  # the same colours in both panels; inside one it would cover curves
+        figure.legend(
+            *panes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(heads), frameon=False,
+            fontsize=9, labelcolor=SOFT,
+        )  # fmt: skip
     path = folder / CURVES
     figure.savefig(path)
     return path
