@@ -117,11 +117,12 @@ def write(
         OvEncoderError: matplotlib is missing.
     """
     what = data if label == "label" else f"{data} ({label})"
+    short = model.rstrip("/").rsplit("/", 1)[-1]  # of a folder or hub id; study.json has it whole
     run = json.loads((folder / RUN).read_text())
     study = {"format": FORMAT, "data": data, "label": label, "model": model, "seeds": seeds, "probes": list(probes)}
     document = {**study, "run": run, "cells": list(results)}
     files = {"study.json": json.dumps(document, indent=1) + "\n"}
-    files["study.md"] = markdown(results, f"{what}: frozen features of {model}, {seeds} seeds", probes)
+    files["study.md"] = markdown(results, f"{what}: frozen features of {short}, {seeds} seeds", probes)
     for name, text in files.items():
         write_atomically(folder / name, text.encode())
     for probe in probes:
@@ -129,7 +130,7 @@ def write(
             metric = MEASURES[main_metric(results, probe)]
             floors = [result["name"] for result in results if result["kind"] == "baseline"]
             chance = next(result["chance"] for result in results if probe in result["probes"])
-            title = f"{what}: {probe} probe on frozen features of {model}"
+            title = f"{what}: {probe} probe on frozen features of {short}"
             picture = io.BytesIO()
             figure = plot_study(shown, title=title, measure=f"{metric} %", chance=chance, dashed=floors)
             figure.savefig(picture, format="png")
