@@ -37,6 +37,7 @@ from ov_encoder.data.folder import write_atomically
 from ov_encoder.data.manifest import read_manifest
 from ov_encoder.errors import OvEncoderError
 from ov_encoder.labels.index import list_sources, listing_digest
+from ov_encoder.labels.run_kmeans import torchrun
 from ov_encoder.labels.stage import Stage, digest, do, why_not
 
 Name = Literal["render", "sets", "label", "motion", "pretrain", "export"]
@@ -86,7 +87,7 @@ def main(
         set: Changes of the recipe, such as optim.lr=5e-4.
         results: Files probe.json of ov-encoder probe, to be quoted in the model card.
         workers: Processes that render, label and decode.
-        processes: Processes that train together, one thread each on a CPU; the batch is that of one, times these.
+        processes: Processes that train together and share each batch, one thread each on a CPU.
         since: Begin with this stage; what those before it make is in OUT already (pack.py).
         until: Stop after this stage.
         install: Copy the model into the package of this checkout, where ov.load_model("ov-encoder-tiny") finds it.
@@ -205,15 +206,7 @@ def _pretrain(out: Path, recipe: str, steps: int | None, changes: list[str], pro
         arguments += ["--steps", str(steps)]
     if len(read_manifest(out / "sets/probe.csv").splits) > 1:
         arguments += ["--probe", str(out / "sets/probe.csv")]
-    arguments = ["pretrain", recipe, *arguments, "-o", str(out / "run")]
-    if processes == 1:
-        _call(*arguments)
-        return
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    command += ["-m", "ov_encoder", *arguments]
-    print(" ".join(command), flush=True)
-    if code := subprocess.run(command, check=False).returncode:
-        sys.exit(code)
+    _call("pretrain", recipe, *arguments, "-o", str(out / "run"), processes=processes)
 
 
 def _export(out: Path, results: tuple[Path, ...]) -> None:
@@ -244,10 +237,10 @@ def _do(out: Path, stage: Stage) -> None:
     print(f"{stage.name}: {record['summary']} in {record['seconds']:.0f} s")
 
 
-def _call(*arguments: str) -> None:
+def _call(*arguments: str, processes: int = 1) -> None:
     """A command of the library; it has printed what went wrong if there is anything."""
     print(f"ov-encoder {' '.join(arguments)}", flush=True)
-    if code := ov_encoder(arguments):
+    if code := ov_encoder(arguments) if processes == 1 else torchrun(processes, *arguments):
         sys.exit(code)
 
 

@@ -30,7 +30,7 @@ from ov_encoder.labels.features import read_frames
 KINDS = ("image", "video", "ocr")
 STILL = 144  # pixels a side
 STILLS = 2  # of a clip
-TAUGHT = 4000  # stamps, of the first: the others have names, which say more than a teacher's concepts
+TAUGHT = 4000  # the first stamps get concepts of the teacher; the others have names, which say more
 MOTION = "motion "  # how the labels that name a motion begin
 
 

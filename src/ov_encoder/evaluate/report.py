@@ -117,7 +117,7 @@ def write(
         OvEncoderError: matplotlib is missing.
     """
     what = data if label == "label" else f"{data} ({label})"
-    short = model.rstrip("/").rsplit("/", 1)[-1]  # of a folder or hub id; study.json has it whole
+    short = Path(model).name  # of a folder or hub id; study.json has it whole
     run = json.loads((folder / RUN).read_text())
     study = {"format": FORMAT, "data": data, "label": label, "model": model, "seeds": seeds, "probes": list(probes)}
     document = {**study, "run": run, "cells": list(results)}

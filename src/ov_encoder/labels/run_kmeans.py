@@ -44,7 +44,7 @@ def write_centres(
         raise ValueError("hierarchical k-means runs in one process, without mini-batches")
     if processes > 1 and "WORLD_SIZE" not in os.environ:
         flags = {"k": k, "metric": metric, "init": init, "iterations": iterations, "batch": batch, "seed": seed}
-        return _torchrun(features, out, processes, flags | ({"device": device} if device else {}))
+        return _in_processes(features, out, processes, flags | ({"device": device} if device else {}))
     from ov_encoder.labels.kmeans import fit_kmeans
     from ov_encoder.labels.kmeans_tree import fit_tree
     from ov_encoder.labels.shards import open_features
@@ -80,10 +80,13 @@ def _group(device: str | None) -> Iterator[tuple[int, str | None]]:
     dist.destroy_process_group()
 
 
-def _torchrun(features: Path, out: Path, processes: int, flags: dict[str, Any]) -> None:
-    command = [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}",
-        "-m", "ov_encoder", "label", "kmeans", str(features), f"--out={out}", *(f"--{n}={v}" for n, v in flags.items()),
-    ]  # fmt: skip
-    if subprocess.run(command, check=False).returncode:
+def torchrun(processes: int, *arguments: str) -> int:
+    """Run `ov-encoder ARGUMENTS` in so many processes of this machine; the exit code of torchrun."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    return subprocess.run([*command, "-m", "ov_encoder", *arguments], check=False).returncode
+
+
+def _in_processes(features: Path, out: Path, processes: int, flags: dict[str, Any]) -> None:
+    given = [f"--out={out}", *(f"--{n}={v}" for n, v in flags.items())]
+    if torchrun(processes, "label", "kmeans", str(features), *given):
         raise OvEncoderError(f"k-means in {processes} processes failed; its messages stand above")

@@ -142,6 +142,8 @@ def draw_curves(folder: Path) -> Path | None:
         axes.tick_params(colors=SOFT, labelsize=9)
         axes.spines[:].set_visible(False)
         axes.grid(color="#e6e2d8", lw=0.8)
+        if len(curves) > 1 and list(curves) != heads:
+            axes.legend(frameon=False, fontsize=9, labelcolor=SOFT)
     if len(heads) > 1:  # the same colours in both panels; inside one it would cover curves
         figure.legend(
             *panes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(heads), frameon=False,
