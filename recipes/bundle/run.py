@@ -7,6 +7,7 @@ OUT/sets      manifests with the licence of every source (sets.py)
 OUT/concepts  what a teacher network sees, of clips and pictures (ov-encoder label run)
 OUT/motion    what moves (motion.py)
 OUT/run       the training run (ov-encoder pretrain bundle_tiny)
+OUT/run-2     with --rounds 2: another, from the weights of the first (OUT/model-1)
 OUT/model     config, bfloat16 weights, model card, curves (ov-encoder export)
 
 Everything but rendering is done by the library; this file only says in which order and with which options.
@@ -61,6 +62,7 @@ def main(
     teacher: str = "efficientnet",
     recipe: str = "bundle_tiny",
     steps: int | None = None,
+    rounds: int = 1,
     set: tuple[str, ...] = (),
     results: tuple[Path, ...] = (),
     workers: int = len(os.sched_getaffinity(0)),
@@ -84,6 +86,8 @@ def main(
         teacher: Of the concepts: efficientnet, mobilenet, or a directory (see ov-encoder label run).
         recipe: As ov-encoder pretrain takes it.
         steps: Of the optimizer; the recipe's by default.
+        rounds: Training runs, each from the weights of the one before, with new centres and the schedule anew. One more
+            may be asked for when all are done: the way to train on without having planned for it.
         set: Changes of the recipe, such as optim.lr=5e-4.
         results: Files probe.json of ov-encoder probe, to be quoted in the model card.
         workers: Processes that render, label and decode.
@@ -103,8 +107,8 @@ def main(
         "sets": lambda: _sets(out, data, others, workers),
         "label": lambda: _label(out, teacher, workers),
         "motion": lambda: _motion(out, workers),
-        "pretrain": lambda: _pretrain(out, recipe, steps, changes, processes),
-        "export": lambda: _export(out, results),
+        "pretrain": lambda: _pretrain(out, recipe, steps, changes, processes, rounds),
+        "export": lambda: _export(_run(out, rounds), out / "model", results),
     }
     names = list(stages)
     for name in names[names.index(since) : names.index(until) + 1]:
@@ -177,7 +181,11 @@ def _motion(out: Path, workers: int) -> None:
     _do(out, Stage("motion", ("sets/videos.csv",), outputs, {"k": k, "top": _top(k)}, body, ("motion/kmeans",)))
 
 
-def _pretrain(out: Path, recipe: str, steps: int | None, changes: list[str], processes: int) -> None:
+def _run(out: Path, number: int) -> Path:
+    return out / ("run" if number == 1 else f"run-{number}")
+
+
+def _pretrain(out: Path, recipe: str, steps: int | None, changes: list[str], processes: int, rounds: int) -> None:
     """The heads of the recipe with their labels; heads that have no data are left out by pretrain, and it says so."""
     videos, images, pages = (out / f"sets/{name}.csv" for name in ("videos", "images", "pages"))
     data = [
@@ -197,7 +205,7 @@ def _pretrain(out: Path, recipe: str, steps: int | None, changes: list[str], pro
     if seen.exists() and (changed := [n for n, d in json.loads(seen.read_text()).items() if now[n] != d]):
         raise OvEncoderError(
             f"{out / 'run'}: was begun with other data ({', '.join(changed)} changed since); move it away to train "
-            f"anew, or go on from its weights with --set init={out / 'model'}"
+            f"anew, or go on from its weights: --set init={out / 'model'}, and another OUT"
         )
     seen.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(seen, (json.dumps(now, indent=1) + "\n").encode())
@@ -206,12 +214,19 @@ def _pretrain(out: Path, recipe: str, steps: int | None, changes: list[str], pro
         arguments += ["--steps", str(steps)]
     if len(read_manifest(out / "sets/probe.csv").splits) > 1:
         arguments += ["--probe", str(out / "sets/probe.csv")]
-    _call("pretrain", recipe, *arguments, "-o", str(out / "run"), processes=processes)
+    for number in range(1, rounds + 1):
+        again: list[str] = []
+        if number > 1:
+            start = out / f"model-{number - 1}"
+            if not (start / "model.safetensors").exists():
+                _export(_run(out, number - 1), start, ())
+            again = ["--set", f"init={start}", "--set", f"cache={out / 'run/cache'}"]
+        _call("pretrain", recipe, *arguments, *again, "-o", str(_run(out, number)), processes=processes)
 
 
-def _export(out: Path, results: tuple[Path, ...]) -> None:
+def _export(run: Path, model: Path, results: tuple[Path, ...]) -> None:
     quoted = ["--results", *map(str, results)] if results else []
-    _call("export", str(out / "run"), "-o", str(out / "model"), "--dtype", "bfloat16", "--title", NAME, *quoted)
+    _call("export", str(run), "-o", str(model), "--dtype", "bfloat16", "--title", NAME, *quoted)
 
 
 def _install(model: Path) -> None:

@@ -179,6 +179,12 @@ def test_the_whole_chain_and_again(rendered, tmp_path, monkeypatch, capsys, capl
     assert run.main(travel, **common, **small, since="pretrain") == 0
     assert (travel / "model/model.safetensors").read_bytes() == before
 
+    # a second round starts where the first ended, and leaves the first as it is
+    assert run.main(out, **common, **small, rounds=2) == 0
+    assert (out / "model-1/model.safetensors").read_bytes() == before != (out / "model/model.safetensors").read_bytes()
+    start = json.loads((out / "run-2/run.json").read_text())["options"]["init"]
+    assert Path(start) == out / "model-1" and "weights of model-1" in (out / "model/README.md").read_text()
+
     rows = (data / "labels.csv").read_text().replace("physics/5.mp4,motion still|pan right,test\n", "")
     (data / "labels.csv").write_text(rows)
     with pytest.raises(OvEncoderError, match=r"run: was begun with other data \(sets/videos\.csv"):

@@ -84,6 +84,7 @@ def _head(facts: Facts, config: TrainConfig, title: str) -> list[str]:
         f"A vision transformer of {encoder['num_hidden_layers']} layers, {encoder['hidden_size']} wide, patches of "
         f"{encoder['patch_size']} pixels, rope `{encoder['rope']}`, trained for {facts.about['step']:,} of "
         f"{config.optim.steps:,} steps with ov-encoder"
+        + (f", from the weights of {Path(config.init).name}, whose own steps are not counted" if config.init else "")
         + (" (moving average of the weights)." if facts.averaged else "."),
         "", "```python", "import ov_encoder as ov", f'model = ov.load_model("{title or "this folder"}")',
         f'clip = ov.patchify("clip.mp4", frames={video.frames}, budget={video.budget}, size={shape})',
