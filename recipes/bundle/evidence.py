@@ -2,7 +2,8 @@
 
     python recipes/bundle/evidence.py OUT --model DIR --sets signs:DIR robots:DIR ants:DIR ... [--study signs robots]
 
-Three tables, printed and written to OUT/evidence.md; all cells by `ov-encoder study`, which goes on where it stopped:
+Three tables, printed and written to OUT/evidence.md, and all figures in OUT/evidence.json; all cells by `ov-encoder
+study`, which goes on where it stopped:
 
 floors     our encoder beside an untrained one, pixels, codec statistics and EfficientNet, with paired differences
 policies   selection policies x budgets on the sets of --study (their plots lie in OUT/SET/policies)
@@ -16,7 +17,9 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import tyro
 
@@ -83,6 +86,7 @@ def main(
     if study:
         text += options(study, str(model), run)
     write_atomically(out / "evidence.md", "\n".join(text).encode())
+    write_atomically(out / "evidence.json", (json.dumps(record(out, places), indent=1) + "\n").encode())
     print("\n".join(text))
     return 0
 
@@ -93,6 +97,23 @@ def cells(study: Path) -> dict[str, Row]:
     return {name: cell["probes"] for name, cell in found.items()}
 
 
+def record(out: Path, names: Iterable[str]) -> dict[str, Any]:
+    """Set -> study -> "NAME@TOKENS" -> probe -> [top-1, its 95 % interval], and where that was measured."""
+    sets: dict[str, Any] = {}
+    about: dict[str, Any] = {}
+    for name in names:
+        for study in sorted(path.parent for path in (out / name).glob("*/cells")):
+            label = [*OPTIONS][int(study.name[-1])] if study.name.startswith("option") else study.name
+            sets.setdefault(name, {})[label] = {cell: _figures(row) for cell, row in cells(study).items() if row}
+            about = json.loads((study / "run.json").read_text())
+    return {"machine": about["machine"], "versions": about["versions"], "sets": sets}
+
+
+def _figures(row: Row) -> dict[str, list[float]]:
+    top = {probe: found["metrics"]["top1"] for probe, found in row.items()}
+    return {probe: [round(x, 4) for x in (t["value"], *t["samples"])] for probe, t in top.items()}
+
+
 def floors(places: dict[str, str], model: str, run) -> list[str]:
     """Ours beside what it has to beat, and beside what it would like to."""
     lines = ["### Floors", "", "| set | ours | untrained | pixels | codec | EfficientNet | ours - untrained | "
@@ -100,8 +121,8 @@ def floors(places: dict[str, str], model: str, run) -> list[str]:
     for name in places:
         ours = run(name, "ours", "--model", model, "--policies", "fused", "--budgets", str(BUDGET))
         untrained = run(name, "untrained", "--model", "tiny", "--policies", "fused", "--budgets", str(BUDGET))
-        others = run(name, "networks", "--policies", "--baselines", "pixels,codec,efficientnet", "--budgets",
-                     str(FRAMES_OF_NETWORKS))  # fmt: skip
+        others = run(name, "networks", "--model", "tiny", "--policies", "--baselines", "pixels,codec,efficientnet",
+                     "--budgets", str(FRAMES_OF_NETWORKS))  # fmt: skip
         us, un = next(iter(ours.values())), next(iter(untrained.values()))
         pixels, codec, net = (next((v for k, v in others.items() if k.startswith(n)), None) for n in
                               ("pixels", "codec", "efficientnet"))  # fmt: skip

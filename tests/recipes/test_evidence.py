@@ -6,7 +6,7 @@ import pytest
 
 
 def cell(right):
-    probe = {"right": right, "metrics": {"top1": {"value": sum(right.values()) / len(right)}}}
+    probe = {"right": right, "metrics": {"top1": {"value": sum(right.values()) / len(right), "samples": [0.0, 1.0]}}}
     return {"probes": {"knn": probe, "linear": probe}}
 
 
@@ -40,6 +40,21 @@ def test_differences_are_of_the_same_clips(tmp_path):
     low, high = (float(v) for v in row[7].split("[")[1].split("]")[0].split(", "))
     assert row[7].startswith("+50.0 [") and 0 < low < 50 < high < 100
     assert row[8] == "+0.0 [+0.0, +0.0] / +0.0 [+0.0, +0.0]"
+
+
+def test_every_figure_is_written_down(tmp_path):
+    import evidence
+
+    for study, file in (("ours", "fused@72"), ("option1", "fused@72")):
+        (tmp_path / "signs" / study / "cells").mkdir(parents=True)
+        (tmp_path / "signs" / study / "run.json").write_text('{"machine": "this one", "versions": {"av": "18"}}')
+        (tmp_path / "signs" / study / f"cells/{file}.json").write_text(json.dumps(cell({"a": 1.0, "b": 0.0})))
+    figures = {"knn": [0.5, 0.0, 1.0], "linear": [0.5, 0.0, 1.0]}
+    assert evidence.record(tmp_path, ["signs"]) == {
+        "machine": "this one",
+        "versions": {"av": "18"},
+        "sets": {"signs": {"no whole frame": {"fused@72": figures}, "ours": {"fused@72": figures}}},
+    }
 
 
 def test_a_set_that_is_not_there_is_named(tmp_path):
