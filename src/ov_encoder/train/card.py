@@ -86,7 +86,7 @@ def _head(facts: Facts, config: TrainConfig, title: str) -> list[str]:
         f"{config.optim.steps:,} steps with ov-encoder"
         + (f", from the weights of {Path(config.init).name}, whose own steps are not counted" if config.init else "")
         + (" (moving average of the weights)." if facts.averaged else "."),
-        "", "```python", "import ov_encoder as ov", f'model = ov.load_model("{title or "this folder"}")',
+        "", "```python", "import ov_encoder as ov", "", f'model = ov.load_model("{title or "this folder"}")',
         f'clip = ov.patchify("clip.mp4", frames={video.frames}, budget={video.budget}, size={shape})',
         f'photo = ov.patchify("photo.jpg", size={still_shape})',
         "vectors_BD = model(ov.pack([clip, photo])).pooled_BD", "```", "",
