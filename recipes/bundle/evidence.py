@@ -99,11 +99,12 @@ def cells(study: Path) -> dict[str, Row]:
 
 def record(out: Path, names: Iterable[str]) -> dict[str, Any]:
     """Set -> study -> "NAME@TOKENS" -> probe -> [top-1, its 95 % interval], and where that was measured."""
+    changed = {f"option{number}": option for number, option in enumerate(OPTIONS)}
     sets: dict[str, Any] = {}
     about: dict[str, Any] = {}
     for name in names:
         for study in sorted(path.parent for path in (out / name).glob("*/cells")):
-            label = [*OPTIONS][int(study.name[-1])] if study.name.startswith("option") else study.name
+            label = changed.get(study.name, study.name)
             sets.setdefault(name, {})[label] = {cell: _figures(row) for cell, row in cells(study).items() if row}
             about = json.loads((study / "run.json").read_text())
     return {"machine": about["machine"], "versions": about["versions"], "sets": sets}

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 import ov_encoder as ov
-from ov_encoder.bundled import BUNDLED, DEFAULT
+from ov_encoder.bundled import BUNDLED
 from ov_encoder.cli import main
 from ov_encoder.cli.console import sparkline
 from ov_encoder.cli.samples import sample_photo, sample_video
@@ -98,7 +98,7 @@ def test_demo_on_files_of_ones_own(clip, photo, tmp_path, capsys):
     plans = ov.plan(str(clip)), ov.plan(str(photo), size="native")
     tokens = [p.tokens for p in plans]
     assert f"{tokens[0]:,} + {tokens[1]:,} = {sum(tokens):,}" in text and "2 vectors of 192" in text
-    assert ("untrained" in text) == (DEFAULT == "tiny") and "bitstream (motion: native, residual: native" in text
+    assert "untrained" not in text and "bitstream (motion: native, residual: native" in text
     page = (tmp_path / "index.html").read_text()
     assert page.count('class="viewer"') == 2 and page.count("data:image/png") == 1
     for name in ("video.png", "video-scores.png", "video-bits.png", "photo.png"):

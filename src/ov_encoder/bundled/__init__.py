@@ -16,5 +16,4 @@ def find_bundled(root: Path) -> dict[str, Path]:
 
 
 BUNDLED = find_bundled(Path(__file__).parent)
-# What commands take if no model is named: a trained one, or, in a checkout without weights, a random one that says so.
-DEFAULT = "ov-encoder-tiny" if "ov-encoder-tiny" in BUNDLED else "tiny"
+DEFAULT = "ov-encoder-tiny"  # what commands take if no model is named
