@@ -225,7 +225,7 @@ CODECS: dict[str, tuple[str, str, dict[str, str], dict[str, str]]] = {
     "h264": ("libx264", "mp4", {"preset": "veryfast", "crf": "23"}, {"bf": "3", "b_strategy": "0"}),
     "hevc": ("libx265", "mp4", {"preset": "ultrafast", "crf": "25"}, {}),
     "vp9": ("libvpx-vp9", "webm", {"deadline": "realtime", "cpu-used": "8", "crf": "32", "b": "0"}, {}),
-    "av1": ("libsvtav1", "mp4", {"preset": "12", "crf": "35"}, {}),
+    "av1": ("libsvtav1", "mp4", {"preset": "12", "crf": "35", "svtav1-params": "lp=1"}, {}),
     "mpeg4": ("mpeg4", "mp4", {"qscale": "4", "flags": "+qscale"}, {"bf": "2"}),
     "mpeg2": ("mpeg2video", "mpegts", {"qscale": "4", "flags": "+qscale"}, {"bf": "2"}),
     "mjpeg": ("mjpeg", "avi", {"qscale": "4", "flags": "+qscale"}, {}),
@@ -249,20 +249,29 @@ def encode(
 
     pts_T: presentation times in units of 1 / fps (for variable frame rate). options: more encoder options.
     """
-    buffer = io.BytesIO()
     pix_fmt = pix_fmt or ("yuvj420p" if codec == "mjpeg" else "yuv420p")
-    with av.open(buffer, "w", format=container or CODECS[codec][1]) as out:
-        H, W = frames_THW3.shape[1:3]
-        stream = add_stream(
-            out, codec=codec, H=H, W=W, fps=fps, gop=gop, bframes=bframes, pix_fmt=pix_fmt, options=options
-        )
-        for t, frame in enumerate(frames_THW3):
-            picture = av.VideoFrame.from_ndarray(frame, format="rgba" if frame.shape[-1] == 4 else "rgb24")
-            picture = picture.reformat(format=pix_fmt)
-            picture.pts, picture.time_base = (t if pts_T is None else pts_T[t]), Fraction(1, fps)
-            out.mux(stream.encode(picture))
-        out.mux(stream.encode(None))
-    return buffer.getvalue()
+
+    def write() -> bytes:
+        buffer = io.BytesIO()
+        with av.open(buffer, "w", format=container or CODECS[codec][1]) as out:
+            H, W = frames_THW3.shape[1:3]
+            stream = add_stream(
+                out, codec=codec, H=H, W=W, fps=fps, gop=gop, bframes=bframes, pix_fmt=pix_fmt, options=options
+            )
+            for t, frame in enumerate(frames_THW3):
+                picture = av.VideoFrame.from_ndarray(frame, format="rgba" if frame.shape[-1] == 4 else "rgb24")
+                picture = picture.reformat(format=pix_fmt)
+                picture.pts, picture.time_base = (t if pts_T is None else pts_T[t]), Fraction(1, fps)
+                out.mux(stream.encode(picture))
+            out.mux(stream.encode(None))
+        return buffer.getvalue()
+
+    try:
+        return write()
+    except av.error.ArgumentError:
+        if codec != "av1":
+            raise
+        return write()  # SVT-AV1's threads: once in thousands of files the muxer refused a packet's time stamps
 
 
 def add_stream(

@@ -150,7 +150,7 @@ def test_crashes_of_the_decoder_cost_one_file_each(tmp_path):
         read=read_or_die,
         keep_tokens=False,
         workers=2,
-        timeout_s=4,
+        timeout_s=10,
         batch_tokens=0,
     )
     failures = {step.entry.id: step.failure for step in steps if step.failure}
@@ -185,7 +185,7 @@ def start(folder: Path, out: Path) -> subprocess.Popen:
 def test_killed_at_random_moments_nothing_is_lost_nothing_doubled(tmp_path):
     rng = random.Random(4)
     folder, out = tmp_path / "in", tmp_path / "out"
-    pictures(folder, 30)
+    pictures(folder, 60)
     assert main(["encode", str(folder), "-o", str(tmp_path / "whole"), "--workers", "2", "--tokens"]) == 0
     kills, counts = 0, []
     for target in (1, 9, 20):  # files written when the blow falls, plus a random moment

@@ -50,7 +50,7 @@ def test_closing_early_stops_the_thread_and_closes_the_items():
     early = ahead(items())
     next(early)
     early.close()
-    assert closed.is_set() and threading.active_count() == before
+    assert closed.is_set() and threading.active_count() <= before
 
 
 @pytest.mark.parametrize("codec", ["h264", "hevc"])
