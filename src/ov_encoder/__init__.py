@@ -2,7 +2,7 @@
 
     import ov_encoder as ov
     batch = ov.patchify("clip.mp4", budget=2048)
-    out = ov.load_model("tiny")(batch)          # out.tokens_ND, out.pooled_BD
+    out = ov.load_model("ov-encoder-tiny")(batch)  # out.tokens_ND, out.pooled_BD
 
 Names are loaded on first use, so that `import ov_encoder` stays light (no torch, no av).
 """

@@ -79,7 +79,7 @@ def test_every_quarter_position_is_the_standard_s(quarter):
     assert np.array_equal(inter, np.tile((np.arange(32) >= 8) & (np.arange(32) < 24), (16, 1)))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=SEEDS, reach=st.sampled_from([3, 20, 90, 400, 30000]))
 def test_residual_is_pixel_identical_wherever_vectors_point(seed, reach):
     rng = np.random.default_rng(seed)
@@ -121,7 +121,7 @@ def unpredicted(now, before):
 
 
 @given(seed=SEEDS, Y=st.integers(1, 40), X=st.integers(1, 40))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_residual_energy_is_the_mean_square_of_each_cell(seed, Y, X):
     rng = np.random.default_rng(seed)
     luma, before = picture(rng, Y, X), picture(rng, Y, X)
@@ -152,7 +152,7 @@ def bilinear(picture_YX, y, x):
     return top * (1 - fy) + (at(ya + 1, xa) * (1 - fx) + at(ya + 1, xa + 1) * fx) * fy
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seed=SEEDS,
     factor=st.sampled_from([1, 2, 4, 8]),
@@ -201,7 +201,7 @@ def test_a_picture_shifted_by_its_motion_costs_nothing():
 
 
 @given(seed=SEEDS, Y=st.integers(8, 50), X=st.integers(8, 50), factor=st.sampled_from([1, 2, 4, 8]))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_shrink_is_the_mean_of_squares_of_pixels(seed, Y, X, factor):
     luma = picture(np.random.default_rng(seed), Y, X)
     small = shrink(luma, factor)

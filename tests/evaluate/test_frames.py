@@ -40,7 +40,7 @@ def test_pairs_come_in_pairs(frames, most, slots):
     assert len(found.frames_TYXC) == len(slots)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 2**32 - 1))
 def test_normalised_is_the_formula(seed):
     frames = np.random.default_rng(seed).integers(0, 256, (2, 3, 4, 3), dtype=np.uint8)

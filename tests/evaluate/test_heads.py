@@ -122,7 +122,7 @@ def test_heads_start_equal_and_the_classifier_near_zero():
     assert torch.equal(again.probe_GD, heads.probe_GD[:1]) and not torch.equal(other.probe_GD, again.probe_GD)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(st.lists(st.tuples(st.floats(1e-4, 1e-1), st.floats(0, 1)), min_size=1, max_size=3), st.booleans())
 def test_the_optimizer_is_adamw(grid, clipped):
     G = len(grid)
@@ -193,7 +193,7 @@ def test_parts_of_a_batch_add_up_to_it(monkeypatch, lengths):
 
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=8), st.randoms(use_true_random=False))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_padding_is_never_seen(lengths, dice):
     data = tokens_of(lengths, width=8)
     rows = np.array([dice.randrange(len(lengths)) for _ in range(5)])

@@ -17,7 +17,7 @@ cases = st.integers(0, 10_000).map(np.random.default_rng)
 
 
 @given(cases, st.integers(2, 8), st.integers(1, 30))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_single_label_metrics_are_those_of_scikit_learn(random, C, N):
     y, scores = random.integers(0, C, N), random.standard_normal((N, C))
     found = metrics.estimates([scores], one_hot(y, C), multi=False)
@@ -34,7 +34,7 @@ def test_single_label_metrics_are_those_of_scikit_learn(random, C, N):
 
 
 @given(cases, st.integers(1, 5), st.integers(1, 30), st.booleans())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_map_is_that_of_scikit_learn(random, C, N, ties):
     labels = random.random((N, C)) < 0.4
     labels[0, 0] = True

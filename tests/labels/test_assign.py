@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ov_encoder.errors import OvEncoderError
@@ -99,7 +99,6 @@ def test_wrong_arguments(tmp_path: Path, features, centres) -> None:
         assign(features, fit_kmeans(X[:, :5], k=3, iterations=1), tmp_path)
 
 
-@settings(deadline=None)
 @given(st.integers(1, 30), st.integers(1, 5), st.integers(1, 40), st.integers(0, 99))
 def test_inverted_lists(n: int, top: int, k: int, seed: int) -> None:
     label_NT = np.random.default_rng(seed).integers(0, k, (n, top)).astype(np.int32)

@@ -38,7 +38,6 @@ def walk(n: int, near) -> list[int]:
     return root
 
 
-@settings(deadline=None)
 @given(st.integers(1, 40), st.lists(st.tuples(st.integers(0, 39), st.integers(0, 39)), max_size=60), st.booleans())
 def test_join_equals_walking(n: int, pairs: list[tuple[int, int]], one_by_one: bool) -> None:
     pairs = [(a % n, b % n) for a, b in pairs]
@@ -60,7 +59,7 @@ def test_join_merges_as_it_goes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert max(merges) == 5 and sum(merges) == 99
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 15), st.integers(1, 40), st.integers(0, 10**6))
 def test_hash_pairs_equal_brute_force(radius: int, n: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -78,7 +77,7 @@ def test_hash_pairs_equal_brute_force(radius: int, n: int, seed: int) -> None:
     assert join(n, hash_pairs(hashes_N, radius)).tolist() == walk(n, near)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 30), st.integers(1, 3), st.integers(1, 30), st.integers(0, 10**6))
 def test_word_pairs_equal_brute_force(radius: int, words: int, n: int, seed: int) -> None:
     radius = min(radius, 16 * words - 1)

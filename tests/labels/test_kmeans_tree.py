@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ov_encoder.errors import OvEncoderError
@@ -30,7 +30,6 @@ def test_inertia_is_near_that_of_flat() -> None:
     assert (nearest == tree.parents_K).mean() > 0.95  # a fine centre is the mean of rows of its coarse cell
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, 50), min_size=1, max_size=20).filter(any), st.data())
 def test_share_is_fair_and_adds_up(sizes: list[int], data: st.DataObject) -> None:
     sizes_C = np.array(sizes)

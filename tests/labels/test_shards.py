@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ov_encoder.errors import OvEncoderError
@@ -21,7 +21,6 @@ def features(tmp_path_factory: pytest.TempPathFactory):
     return shards_of(tmp_path_factory.mktemp("features"), X, rows=25)
 
 
-@settings(deadline=None)
 @given(st.integers(0, 103), st.integers(0, 103), st.integers(1, 40))
 def test_reads_equal_the_array(features, a: int, b: int, rows: int) -> None:
     low, high = sorted((a, b))
@@ -32,7 +31,6 @@ def test_reads_equal_the_array(features, a: int, b: int, rows: int) -> None:
     assert np.array_equal(np.concatenate([x for _, x in read] or [X[:0]]), X[low:high])
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, 102), max_size=50))
 def test_take_equals_the_array(features, rows: list[int]) -> None:
     assert np.array_equal(features.take(np.array(rows, np.int64)), X[rows])

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from ov_encoder.labels.tiles import biases, nearest, nearest_numpy, nearest_torch
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     n=st.integers(1, 60),
     k=st.integers(1, 50),

@@ -29,7 +29,7 @@ def naive(q, k, v, q_lengths, k_lengths):
 
 
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=8), st.booleans(), st.integers(0, 99))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_equals_masked_attention(lengths, single_query, seed):
     q_lengths = [1] * len(lengths) if single_query else lengths
     q, k, v = packed(sum(q_lengths), seed=seed), packed(sum(lengths), seed=seed + 1), packed(sum(lengths), seed=7)

@@ -39,7 +39,7 @@ def test_equals_the_oracle(kind):
 
 
 @given(st.lists(st.integers(1, 12), min_size=1, max_size=5))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_packed_equals_separate(lengths):
     model, batch = make_encoder(), make_batch(lengths)
     together, alone = encode(model, batch), [encode(model, b) for b in batch.unpack()]

@@ -59,14 +59,14 @@ def test_position_zero_is_the_identity(kind):
 
 
 @given(position, st.integers(0, 2**31))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_rotation_keeps_norms(at, seed):
     x = vectors(1, seed=seed)
     torch.testing.assert_close(turn(x, [at], "rotation").norm(dim=-1), x.norm(dim=-1))
 
 
 @given(position, position, position, st.integers(0, 2**31))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_rotation_is_shift_invariant(at_q, at_k, shift, seed):
     q, k = vectors(1, seed=seed), vectors(1, seed=seed + 1)
     moved = [tuple(a + s for a, s in zip(at, shift, strict=True)) for at in (at_q, at_k)]

@@ -69,7 +69,7 @@ def test_per_clip_a_quiet_frame_stays_quiet_and_per_frame_it_does_not():
 
 
 @given(scale=st.floats(1, 1000), seed=st.integers(0, 2**32 - 1))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_scores_of_a_map_do_not_depend_on_its_unit(scale, seed):
     maps = np.random.default_rng(seed).exponential(5, (8, 6, 6)).astype(np.float32) + np.float32(STILL_LEVELS)
     a = score({"residual": maps}, ONE_SHOT, signal="residual")

@@ -36,7 +36,7 @@ def cases(draw, *, block=1, shots=True):
 # --- what always holds ------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(case=cases())
 def test_exactly_k_with_anchors_whole_and_always_the_same(case):
     scores, K, anchors, shots = case
@@ -53,7 +53,7 @@ def test_exactly_k_with_anchors_whole_and_always_the_same(case):
     assert (keep & changed).sum() >= K - fillers - len(anchors) * keep[0].size
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(case=cases(shots=False))
 def test_in_one_shot_the_best_are_kept_and_ties_go_to_the_earlier(case):
     scores, K, anchors, _ = case
@@ -71,7 +71,7 @@ def test_in_one_shot_the_best_are_kept_and_ties_go_to_the_earlier(case):
         assert set(chosen) == set(kept.tolist())
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(case=cases(block=2))
 def test_blocks_are_kept_whole_by_their_sum(case):
     scores, K, anchors, shots = case
@@ -85,7 +85,7 @@ def test_blocks_are_kept_whole_by_their_sum(case):
     assert np.array_equal(squares.all(axis=(2, 4)), alone)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(case=cases(), cap=st.integers(1, 8), floor=st.integers(0, 8))
 def test_floors_and_caps_of_slots(case, cap, floor):
     scores, K, anchors, shots = case
@@ -104,7 +104,7 @@ def test_floors_and_caps_of_slots(case, cap, floor):
     assert all((keep[t] & (np.nan_to_num(scores[t]) > 0)).sum() >= min(floor, known[t]) for t in others)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(case=cases())
 def test_every_shot_gets_its_floor(case):
     scores, K, anchors, shots = case

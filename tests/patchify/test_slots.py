@@ -35,7 +35,7 @@ def by_pixels(cells_YX, height, width, cell, grid_HW):
     return np.repeat(rows, W, axis=1).reshape(H, W, width).mean(axis=2)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     height=st.integers(1, 90),
     width=st.integers(1, 90),

@@ -14,7 +14,7 @@ def draw(seed, height, width, **picture):
     return draw_view(rng, height, width, PictureConfig(**picture), patch=14, max_tokens=picture.get("max_tokens", 1024))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 10**6), st.integers(20, 500), st.integers(20, 500), st.sampled_from(["square", "native"]))
 def test_a_view_lies_in_its_frame_and_within_its_tokens(seed, height, width, aspect):
     view = draw(seed, height, width, sizes=(56, 112), aspect=aspect, area=(0.3, 1.0), max_tokens=50)

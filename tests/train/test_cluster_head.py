@@ -92,7 +92,7 @@ def test_equals_plain_autograd(objective, margin, rate, threshold, drawn):
     assert dw_CD.abs().max() > 1e-4  # the comparison is about something
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(tile=st.integers(1, 80), seed=st.integers(0, 1000))
 def test_tile_size_does_not_matter(tile, seed):
     x_BD, labels_BL = make_batch(seed)
@@ -101,7 +101,7 @@ def test_tile_size_does_not_matter(tile, seed):
     torch.testing.assert_close(tiled, whole, rtol=1e-10, atol=1e-13)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 1000), order=st.permutations(range(4)), length=st.floats(0.01, 100))
 def test_order_of_labels_and_length_of_embeddings_do_not_matter(seed, order, length):
     x_BD, labels_BL = make_batch(seed)

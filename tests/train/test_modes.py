@@ -107,7 +107,7 @@ def replace_maps(clip, maps):
     return Clip(clip.frames_THWC, maps, clip.times_T, clip.shots, clip.facts)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 10_000), st.sampled_from(MODES), st.integers(1, 40))
 def test_the_budget_holds_and_all_modes_see_the_same_slots(seed, mode, budget):
     picture = PictureConfig(sizes=(28, 42), area=(0.3, 1.0), aspect="native", colour=0.2)
@@ -119,7 +119,7 @@ def test_the_budget_holds_and_all_modes_see_the_same_slots(seed, mode, budget):
     assert len({tuple(p) for p in batch.positions_N3.tolist()}) == batch.tokens
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 10_000))
 def test_frames_and_signals_are_cropped_alike(seed):
     """One white patch moves: after any crop and mirror, the patches with motion are those with white in them."""

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from ov_encoder.train.sampling import distinct, draw_first, generator_for, sample_rows
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     classes=st.integers(1, 50),
     rate=st.floats(0.01, 1.0),
@@ -41,7 +41,7 @@ def test_every_other_class_is_equally_likely():
     assert others.std() > 0.5 * spread  # draws are independent, not taken in turn
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(rows=st.lists(st.lists(st.integers(-1, 6), min_size=5, max_size=5), min_size=1, max_size=5))
 def test_distinct_keeps_each_label_once(rows):
     found = distinct(torch.tensor(rows)).tolist()

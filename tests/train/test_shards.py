@@ -2,13 +2,12 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ov_encoder.train import class_range, reshard
 
 
-@settings(deadline=None)
 @given(classes=st.integers(1, 200), world=st.integers(1, 40))
 def test_ranges_are_those_of_torch_chunk(classes, world):
     ranges = [class_range(classes, rank=r, world=world) for r in range(world)]
@@ -16,7 +15,6 @@ def test_ranges_are_those_of_torch_chunk(classes, world):
     assert [list(range(*r)) for r in ranges] == chunks + [[]] * (world - len(chunks))
 
 
-@settings(deadline=None)
 @given(classes=st.integers(1, 30), worlds=st.lists(st.integers(1, 7), min_size=1, max_size=4))
 def test_reshard_keeps_every_row(classes, worlds):
     whole = {

@@ -19,7 +19,7 @@ def embedded(section: str) -> dict:
     return json.loads(re.search(r'<script type="application/json">(.*?)</script>', section, re.S)[1])
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 2**32 - 1), unscored=st.booleans())
 def test_the_first_ranks_are_the_choice_and_the_rest_follow_by_score(seed, unscored):
     rng = np.random.default_rng(seed)

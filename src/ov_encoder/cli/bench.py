@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from ov_encoder.bundled import DEFAULT
 from ov_encoder.cli.options import Options, PatchOptions
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 def bench(
     file: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="FILE")] = None,
     *,
-    model: str = "tiny",
+    model: str = DEFAULT,
     repeat: int = 3,
     device: str = "cpu",
     dtype: Literal["float32", "bfloat16"] | None = None,

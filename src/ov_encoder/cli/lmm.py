@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from ov_encoder.bundled import DEFAULT
+
 
 def ask(
     file: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")],
@@ -161,7 +163,7 @@ def train(
     *,
     data: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
-    encoder: str = "tiny",
+    encoder: str = DEFAULT,
     llm: str = "",
     init: Path | None = None,
     stage: Literal["projector", "all"] = "projector",
@@ -176,7 +178,7 @@ def train(
     read as they are. OUT/model is what lmm ask and lmm eval take. A run that was stopped or killed goes on when the
     command is given again. Several GPUs: torchrun --no-python --nproc-per-node 8 ov-encoder lmm train ...
 
-    Example: ov-encoder lmm train --data talks.jsonl --encoder tiny --llm SmolLM2/ -o stage1
+    Example: ov-encoder lmm train --data talks.jsonl --llm SmolLM2/ -o stage1
 
     Args:
         data: A file of conversations; may be given several times.

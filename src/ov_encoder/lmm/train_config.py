@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from ov_encoder.bundled import DEFAULT
 from ov_encoder.lmm.config import LMMConfig
 from ov_encoder.patchify.options import Options
 from ov_encoder.train.config import LoopConfig, OptimConfig
@@ -55,7 +56,7 @@ class LMMTrainConfig:
     """
 
     data: tuple[str, ...] = ()
-    encoder: str = "tiny"
+    encoder: str = DEFAULT
     llm: str = ""
     init: str | None = None
     lmm: LMMConfig = field(default_factory=LMMConfig)
