@@ -213,7 +213,7 @@ def _pretrain(out: Path, recipe: str, steps: int | None, changes: list[str], pro
     if steps is not None:
         arguments += ["--steps", str(steps)]
     if len(read_manifest(out / "sets/probe.csv").splits) > 1:
-        arguments += ["--probe", str(out / "sets/probe.csv")]
+        arguments += ["--probe", str(out / "sets/probe.csv"), "--held-out", "200"]
     for number in range(1, rounds + 1):
         again: list[str] = []
         if number > 1:

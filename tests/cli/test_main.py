@@ -17,7 +17,7 @@ COMMANDS = {
     "view": "FILE --out +patch",
     "models": "",
     "bench": "FILE --model --repeat --device --dtype +patch",
-    "pretrain": "RECIPE --data --out --steps --set --probe --device --show",
+    "pretrain": "RECIPE --data --out --steps --set --probe --held-out --device --show",
     "export": "RUN --out --no-average --dtype --title --results",
     "probe": "--data --out --model --baselines --probes --seeds --shots --vector --epochs --batch --label "
     "--train-split --val-split --fold --cache --shard --workers --timeout --device --dtype +patch",

@@ -19,6 +19,7 @@ def pretrain(
     steps: int | None = None,
     set: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
     probe: str | None = None,
+    held_out: int = 0,
     device: str = "auto",
     show: bool = False,
 ) -> int:
@@ -40,6 +41,8 @@ def pretrain(
         set: Change a field of the recipe, such as optim.lr=3e-4 or heads.0.weight=2; may be given several times.
         probe: A labelled set with splits train and test (PATH or PATH:COLUMN) for a nearest-neighbour probe, eight
             times during the run.
+        held_out: Measure every head on so many samples of the splits that training leaves out (test, val), eight times
+            during the run.
         device: cpu, cuda; auto takes a GPU if there is one.
         show: Only print the config.
     """
@@ -52,7 +55,7 @@ def pretrain(
     from ov_encoder.train.parallel import start_processes
     from ov_encoder.train.pretrain import prepare_run
 
-    config = _config(recipe, data, steps, set, probe, out)
+    config = _config(recipe, data, steps, set, probe, held_out, out)
     if show:
         _print_config(config)
         return 0
@@ -89,7 +92,13 @@ def pretrain(
 
 
 def _config(
-    recipe: str, data: tuple[str, ...], steps: int | None, changes: tuple[str, ...], probe: str | None, out: Path
+    recipe: str,
+    data: tuple[str, ...],
+    steps: int | None,
+    changes: tuple[str, ...],
+    probe: str | None,
+    held_out: int,
+    out: Path,
 ) -> TrainConfig:
     from dataclasses import replace
 
@@ -108,10 +117,10 @@ def _config(
         config = replace(config, heads=tuple(h for h in config.heads if h.name not in unused))
         print(f"left out, because there is no data for it: head {', '.join(unused)}")
     if probe is not None:
+        config = replace(config, probe=ProbeConfig(data=_source(probe, [])))
+    if probe is not None or held_out:
         every = config.loop.probe_every or max(config.optim.steps // 8, 1)
-        config = replace(
-            config, probe=ProbeConfig(data=_source(probe, [])), loop=replace(config.loop, probe_every=every)
-        )
+        config = replace(config, loop=replace(config.loop, probe_every=every, held_out=held_out))
     config = override(config, changes)
     if config.cache == "auto":
         config = replace(config, cache=str(out / "cache"))
@@ -187,8 +196,10 @@ def _train(run: Any, *, first: bool) -> None:
         task = progress.add_task("training", total=run.config.optim.steps, completed=run.loop.step, now="")
 
         def on_record(record: dict[str, Any]) -> None:
-            if "probe" in record:
-                progress.console.print(f"step {record['step']}: nearest neighbours {record['probe']:.3f}")
+            if "loss" not in record:
+                names = {"probe": "nearest neighbours"}
+                found = ", ".join(f"{names.get(k, k)} {v:.3f}" for k, v in record.items() if k != "step")
+                progress.console.print(f"step {record['step']}: {found}")
                 return
             heads = ", ".join(
                 f"{name} {record[f'{name}/loss']:.3f} ({record[f'{name}/accuracy']:.0%})" for name in run.task.heads

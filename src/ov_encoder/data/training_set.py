@@ -110,19 +110,51 @@ def gather(
     return {n: _beside(n, s, streams[beside[n]]) if beside and n in beside else s for n, s in streams.items()}
 
 
+def gather_held_out(
+    sources: Sequence[Mapping[str, Any]], heads: Mapping[str, str], trained: Mapping[str, Stream]
+) -> dict[str, Stream]:
+    """What `gather` leaves out of the same sources because of its split, with the classes of the `trained` streams.
+
+    Labels that training does not know are dropped, and samples that keep none; heads without a sample are not there.
+    """
+    numbers = {name: {label: i for i, label in enumerate(stream.names)} for name, stream in trained.items()}
+    parts: dict[str, list[tuple[Sample, list[int]]]] = {name: [] for name in heads}
+    for source in sources:
+        manifest = open_samples(source["path"], label=source["label"])
+        left_out = [s for s in manifest.samples if s.split in HELD_OUT and s.split not in source["splits"]]
+        ids = _read_labels(source["labels"]) if left_out and source["labels"] else None
+        for sample in left_out:
+            name = source["head"] or head_for(sample.kind, heads, source["path"])
+            if ids is None:
+                labels = [numbers[name][label] for label in sample.labels if label in numbers[name]]
+            else:
+                labels = [label for label in ids.get(sample.id, ()) if label < trained[name].classes]
+            if labels:
+                parts[name].append((sample, labels))
+    found: dict[str, Stream] = {}
+    for name, rows in parts.items():
+        if rows:
+            labels_SL = np.full((len(rows), max(len(labels) for _, labels in rows)), -1, np.int32)
+            for i, (_, labels) in enumerate(rows):
+                labels_SL[i, : len(labels)] = labels
+            found[name] = Stream([sample for sample, _ in rows], labels_SL, trained[name].names)
+    return found
+
+
 def _beside(name: str, own: Stream, other: Stream) -> Stream:
     """The samples of `other` with the labels of `own`."""
-    row_of = {_place(sample): row for row, sample in enumerate(own.samples)}
+    row_of = {same_file(sample): row for row, sample in enumerate(own.samples)}
     labels_SL = np.full((len(other.samples), own.labels_SL.shape[1]), -1, np.int32)
     for i, sample in enumerate(other.samples):
-        if (row := row_of.get(_place(sample))) is not None:
+        if (row := row_of.get(same_file(sample))) is not None:
             labels_SL[i] = own.labels_SL[row]
     if not (labels_SL >= 0).any():
         raise OvEncoderError(f"head {name!r} shares no sample with the head that it stands beside")
     return Stream(other.samples, labels_SL, own.names, own.skipped)
 
 
-def _place(sample: Sample) -> tuple[str, int | None]:
+def same_file(sample: Sample) -> tuple[str, int | None]:
+    """What two samples of one file (and place in a tar) have in common."""
     return os.path.abspath(sample.path), sample.offset  # noqa: PTH100 (resolve() asks the disk for every sample)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from ov_encoder.data.manifest import read_manifest
 from ov_encoder.errors import OvEncoderError
 from ov_encoder.train.config import TrainConfig
+from ov_encoder.train.metrics import HELD_OUT
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,8 @@ def _cost(facts: Facts, config: TrainConfig) -> list[str]:
     probes = [r["probe"] for r in facts.records if r.get("probe") is not None]
     numbers = [f"| {k} | {final[k]} |" for k in sorted(final) if "/" in k or k in ("loss", "grad_norm")]
     numbers += [f"| kNN probe while training, last | {probes[-1]} |"] if probes else []
+    held_out = {k: v for r in facts.records for k, v in r.items() if k.startswith(HELD_OUT) and v is not None}
+    numbers += [f"| {k.removeprefix(HELD_OUT)}, accuracy on held-out samples | {v} |" for k, v in held_out.items()]
     return [
         "## Training", "",
         f"{facts.about['step']:,} steps of {config.batch.samples} samples, {tokens / 1e6:,.1f} million tokens, "
@@ -147,7 +150,7 @@ def _cost(facts: Facts, config: TrainConfig) -> list[str]:
         f"({config.optim.schedule}), weight decay {config.optim.weight_decay:g}, {config.loop.dtype}.",
         *(["", f"![Loss, accuracy, gradient norm and probe over the steps]({facts.picture})"] if facts.picture else []),
         "", "| last numbers of the run | |", "|---|---|", *numbers, "",
-        "They are measured on training batches; they do not say how well the features do elsewhere.",
+        'Without "held out" they are of training batches; none says how well the features do elsewhere.',
     ]  # fmt: skip
 
 

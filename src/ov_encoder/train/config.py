@@ -176,8 +176,9 @@ class LoopConfig:
 
     dtype: of the computation; weights, moments and reductions are float32. parallel: how the module is spread over
     processes. checkpointing: recompute activations. compile: torch.compile. save_every, log_every, probe_every: in
-    steps (0: never). keep: how many checkpoints. bad_steps: stop after this many skipped steps in a row. watch:
-    further places for metrics besides metrics.jsonl.
+    steps (0: never). held_out: samples of every head's held-out splits on which its accuracy is measured whenever the
+    probe is. keep: how many checkpoints. bad_steps: stop after this many skipped steps in a row. watch: further places
+    for metrics besides metrics.jsonl.
     """
 
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -188,6 +189,7 @@ class LoopConfig:
     keep: int = 2
     log_every: int = 10
     probe_every: int = 0
+    held_out: int = 0
     bad_steps: int = 5
     workers: int = 4
     prefetch: int = 64

@@ -20,6 +20,7 @@ from ov_encoder.data.folder import write_atomically
 from ov_encoder.errors import missing_extra
 
 METRICS, CURVES = "metrics.jsonl", "curves.png"
+HELD_OUT = "held_out/"  # begins the names of accuracies that held_out.py measures
 
 
 class Metrics:
@@ -117,22 +118,24 @@ def draw_curves(folder: Path) -> Path | None:
     from ov_encoder.viz.overlay import INK, PAPER, SOFT
 
     records = [r for r in read_metrics(folder) if "loss" in r]
-    probes = [r for r in read_metrics(folder) if "probe" in r]
+    probes = [r for r in read_metrics(folder) if "loss" not in r]
     if len(records) < 2:
         return None
     heads = sorted({k.partition("/")[0] for k in records[0] if k.endswith("/loss")})
+    held_out = {h: curve for h in heads if (curve := _curve(probes, HELD_OUT + h))[0]}
     panels: list[tuple[str, dict[str, tuple[list[int], list[float]]]]] = [
         ("loss", {h: _curve(records, f"{h}/loss") for h in heads} or {"loss": _curve(records, "loss")}),
-        ("accuracy against the sampled classes", {h: _curve(records, f"{h}/accuracy") for h in heads}),
+        ("accuracy" + "; dashed: held out" * bool(held_out), {h: _curve(records, f"{h}/accuracy") for h in heads}),
         ("gradient norm, before clipping", {"encoder": _curve(records, "grad_norm")}),
     ]
-    if probes:
-        names = [k for k in probes[0] if k.startswith("probe")]
-        panels.append(("nearest neighbours, held out", {k: _curve(probes, k) for k in names}))
+    if any("probe" in r for r in probes):
+        panels.append(("nearest neighbours, held out", {"probe": _curve(probes, "probe")}))
     else:
         panels.append(("learning rate", {"lr": _curve(records, "lr")}))
     figure = Figure(figsize=(11, 7), dpi=110, layout="constrained", facecolor=PAPER)
     panes = figure.subplots(2, 2).flat
+    for name, (steps, values) in held_out.items():
+        panes[1].plot(steps, values, lw=1.4, ls="--", marker="o", ms=3, color=f"C{heads.index(name)}")
     for axes, (title, curves) in zip(panes, panels, strict=True):
         axes.set_facecolor(PAPER)
         for name, (steps, values) in curves.items():

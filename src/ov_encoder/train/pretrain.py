@@ -1,4 +1,4 @@
-"""From a TrainConfig to a run: data, encoder, heads, probe and loop put together; the folder of a run.
+"""From a TrainConfig to a run: data, encoder, heads, probes and loop put together; the folder of a run.
 
     RUN/config.json, run.json, metrics.jsonl, skipped.jsonl, curves.png, classes.json, checkpoints/
 
@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from ov_encoder.data.folder import write_atomically
-from ov_encoder.data.training_set import Stream, gather, open_samples
+from ov_encoder.data.manifest import Sample
+from ov_encoder.data.training_set import Stream, gather, gather_held_out, open_samples
 from ov_encoder.errors import OvEncoderError
 from ov_encoder.model.config import OVEncoderConfig
 from ov_encoder.model.encoder import OVEncoder
@@ -24,6 +26,7 @@ from ov_encoder.model.layers import init_weights
 from ov_encoder.model.weights import load_model
 from ov_encoder.patchify.batch import PatchBatch
 from ov_encoder.train.config import ProbeConfig, TrainConfig
+from ov_encoder.train.held_out import HeldOut, spread
 from ov_encoder.train.loader import Loader
 from ov_encoder.train.loop import Loop
 from ov_encoder.train.parallel import Processes
@@ -42,12 +45,17 @@ class Run:
     task: ClusterTask
     loader: Loader
     loop: Loop
-    probe: Probe | None
+    probes: list[Callable[[nn.Module], dict[str, float]]]
     resumed: bool
 
     def fit(self, on_record: Callable[[dict[str, Any]], None] | None = None) -> None:
         """Train to the end, or to a signal. See Loop.fit for errors."""
-        self.loop.fit(accumulate=self.config.batch.accumulate, probe=self.probe, on_record=on_record)
+        self.loop.fit(
+            accumulate=self.config.batch.accumulate, probe=self._measure if self.probes else None, on_record=on_record
+        )
+
+    def _measure(self, encoder: nn.Module) -> dict[str, float]:
+        return {name: value for probe in self.probes for name, value in probe(encoder).items()}
 
 
 def load_streams(config: TrainConfig) -> dict[str, Stream]:
@@ -107,8 +115,28 @@ def prepare_run(config: TrainConfig, folder: Path, processes: Processes) -> Run:
         names = {name: stream.names for name, stream in streams.items() if stream.names}
         write_atomically(folder / CLASSES, (json.dumps(names, indent=1) + "\n").encode())
         write_atomically(folder / CONFIG, (json.dumps(config.to_dict(), indent=1) + "\n").encode())
-    probe = make_probe(config.probe, config, patch=patch) if config.probe and config.loop.probe_every else None
-    return Run(config, streams, task, loader, loop, probe, loop.resume())
+    probes: list[Callable[[nn.Module], dict[str, float]]] = []
+    if config.loop.probe_every:
+        if config.loop.held_out:
+            probes.append(make_held_out(config, task, streams, patch=patch))
+        if config.probe:
+            probes.append(make_probe(config.probe, config, patch=patch))
+    return Run(config, streams, task, loader, loop, probes, loop.resume())
+
+
+def make_held_out(config: TrainConfig, task: ClusterTask, streams: dict[str, Stream], *, patch: int) -> HeldOut:
+    """Read and prepare samples of the data's held-out splits.
+
+    Raises:
+        OvEncoderError: there are none that can be used.
+    """
+    kinds = {head.name: head.kind for head in config.heads}
+
+    def read(sample: Sample, kind: str) -> PatchBatch:
+        return evaluation_patches(sample.source(), kind, config, patch=patch)
+
+    found = gather_held_out([asdict(data) for data in config.data], kinds, streams)
+    return HeldOut(task.heads, found, kinds, most=config.loop.held_out, read=read)
 
 
 def make_probe(probe: ProbeConfig, config: TrainConfig, *, patch: int) -> Probe:
@@ -121,10 +149,9 @@ def make_probe(probe: ProbeConfig, config: TrainConfig, *, patch: int) -> Probe:
     parts: list[list[tuple[PatchBatch, str]]] = []
     for name in (probe.train, probe.test):
         chosen = [s for s in manifest.split(name) if s.labels]
-        step = max(len(chosen) / probe.most, 1.0)  # spread over the split, which may be sorted by class
         part = []
-        for i in range(min(len(chosen), probe.most)):
-            sample = chosen[int(i * step)]
+        for i in spread(len(chosen), probe.most):
+            sample = chosen[i]
             part.append((evaluation_patches(sample.source(), sample.kind, config, patch=patch), sample.labels[0]))
         if not part:
             raise OvEncoderError(f"{probe.data.path}: no labelled sample in split {name!r}")
@@ -136,7 +163,7 @@ def evaluation_patches(source: Any, kind: str, config: TrainConfig, *, patch: in
     """A sample as the run's encoder should see it when nothing is learned: whole, in codec mode if it is a video."""
     from ov_encoder.patchify.api import patchify
 
-    picture = config.video.picture if kind == "video" else config.image
+    picture = {"video": config.video.picture, "ocr": config.ocr}.get(kind, config.image)
     size = max(picture.sizes)
     shape: Any = (size, size) if picture.aspect == "square" else size
     if kind != "video":
