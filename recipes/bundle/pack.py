@@ -37,11 +37,13 @@ def main(
         out: Folder of run.py, labelled (run.py OUT --until motion).
         travel: Folder for the pieces.
         largest: Megabytes of a piece.
-        probe: At most so many clips for the probe while training; the others that training does not see stay here.
+        probe: About so many clips for the probe while training, and as many held-out samples of every set; the others
+            that training does not see stay here.
     """
     sets = {name: read_manifest(out / f"sets/{name}.csv").samples for name in SETS}
     for name in ("videos", "images", "pages"):
-        sets[name] = [s for s in sets[name] if s.split != "test"]
+        held_out = [s for s in sets[name] if s.split == "test"]
+        sets[name] = [s for s in sets[name] if s.split != "test"] + held_out[:: max(len(held_out) // probe, 1)]
     sets["probe"] = sets["probe"][:: max(len(sets["probe"]) // probe, 1)]
     unique = {s.path: s for samples in sets.values() for s in samples}
     places = write_tars(list(unique.values()), travel / "sets/shards", largest=largest * MEGABYTE)
