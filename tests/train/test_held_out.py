@@ -10,10 +10,11 @@ import torch
 from ov_encoder.data.manifest import read_manifest, write_manifest
 from ov_encoder.errors import OvEncoderError
 from ov_encoder.train.config import DataConfig, HeadConfig
-from ov_encoder.train.held_out import HeldOut, spread
+from ov_encoder.train.held_out import HeldOut
 from ov_encoder.train.metrics import draw_curves, read_metrics
 from ov_encoder.train.parallel import Processes
 from ov_encoder.train.pretrain import make_held_out, prepare_run
+from ov_encoder.train.probe import spread
 from tests.train.small import small_config
 
 ALONE = Processes(0, 1, torch.device("cpu"))

@@ -120,7 +120,9 @@ def _config(
         config = replace(config, probe=ProbeConfig(data=_source(probe, [])))
     if probe is not None or held_out:
         every = config.loop.probe_every or max(config.optim.steps // 8, 1)
-        config = replace(config, loop=replace(config.loop, probe_every=every, held_out=held_out))
+        config = replace(
+            config, loop=replace(config.loop, probe_every=every, held_out=held_out or config.loop.held_out)
+        )
     config = override(config, changes)
     if config.cache == "auto":
         config = replace(config, cache=str(out / "cache"))

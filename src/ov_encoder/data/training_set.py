@@ -6,7 +6,7 @@ Not here: what a sample looks like (train/clip.py), when it comes (sampler.py). 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -92,20 +92,13 @@ def gather(
     for source in sources:
         manifest = open_samples(source["path"], label=source["label"])
         chosen = _split(manifest, source["splits"])
-        ids = _read_labels(source["labels"]) if source["labels"] else None
         if chosen and manifest.skipped:  # rows that say they are bad, ends of tars that are cut off
             skipped[source["head"] or head_for(chosen[0].kind, heads, source["path"])] |= manifest.skipped
-        for sample in chosen:
-            name = source["head"] or head_for(sample.kind, heads, source["path"])
-            if (sample.kind == "video") != (heads[name] == "video"):
-                raise ValueError(
-                    f"{source['path']}: {sample.id} is of kind {sample.kind}, head {name!r} takes {heads[name]}"
-                )
-            labels = sample.labels if ids is None else ids.get(sample.id, ())
-            if not labels:
-                skipped[name][sample.id] = "has no label" if ids is None else f"is not in {source['labels']}"
-                continue
-            parts[name].append((sample, tuple(labels), ids is not None))
+        for name, sample, labels, numbered in _labelled(source, chosen, heads):
+            if labels:
+                parts[name].append((sample, labels, numbered))
+            else:
+                skipped[name][sample.id] = f"is not in {source['labels']}" if numbered else "has no label"
     streams = {name: _stream(name, parts[name], skipped[name], classes[name]) for name in heads}
     return {n: _beside(n, s, streams[beside[n]]) if beside and n in beside else s for n, s in streams.items()}
 
@@ -122,23 +115,40 @@ def gather_held_out(
     for source in sources:
         manifest = open_samples(source["path"], label=source["label"])
         left_out = [s for s in manifest.samples if s.split in HELD_OUT and s.split not in source["splits"]]
-        ids = _read_labels(source["labels"]) if left_out and source["labels"] else None
-        for sample in left_out:
-            name = source["head"] or head_for(sample.kind, heads, source["path"])
-            if ids is None:
-                labels = [numbers[name][label] for label in sample.labels if label in numbers[name]]
+        for name, sample, labels, numbered in _labelled(source, left_out, heads):
+            if numbered:
+                known = [label for label in labels if label < trained[name].classes]
             else:
-                labels = [label for label in ids.get(sample.id, ()) if label < trained[name].classes]
-            if labels:
-                parts[name].append((sample, labels))
-    found: dict[str, Stream] = {}
-    for name, rows in parts.items():
-        if rows:
-            labels_SL = np.full((len(rows), max(len(labels) for _, labels in rows)), -1, np.int32)
-            for i, (_, labels) in enumerate(rows):
-                labels_SL[i, : len(labels)] = labels
-            found[name] = Stream([sample for sample, _ in rows], labels_SL, trained[name].names)
-    return found
+                known = [numbers[name][label] for label in labels if label in numbers[name]]
+            if known:
+                parts[name].append((sample, known))
+    return {
+        name: Stream([s for s, _ in rows], _columns([labels for _, labels in rows]), trained[name].names)
+        for name, rows in parts.items()
+        if rows
+    }
+
+
+def _labelled(
+    source: Mapping[str, Any], samples: Sequence[Sample], heads: Mapping[str, str]
+) -> Iterator[tuple[str, Sample, tuple[Any, ...], bool]]:
+    """(head, sample, its labels or (), whether they are numbers from a labels file) of some samples of a source."""
+    ids = _read_labels(source["labels"]) if samples and source["labels"] else None
+    for sample in samples:
+        name = source["head"] or head_for(sample.kind, heads, source["path"])
+        if (sample.kind == "video") != (heads[name] == "video"):
+            raise ValueError(
+                f"{source['path']}: {sample.id} is of kind {sample.kind}, head {name!r} takes {heads[name]}"
+            )
+        yield name, sample, tuple(sample.labels if ids is None else ids.get(sample.id, ())), ids is not None
+
+
+def _columns(labels: Sequence[Sequence[int]]) -> np.ndarray:
+    """Rows of different lengths as one int32 array, -1 where there is no label."""
+    labels_SL = np.full((len(labels), max(map(len, labels))), -1, np.int32)
+    for i, row in enumerate(labels):
+        labels_SL[i, : len(row)] = row
+    return labels_SL
 
 
 def _beside(name: str, own: Stream, other: Stream) -> Stream:
@@ -173,9 +183,7 @@ def _stream(
         names = sorted({label for _, labels, _ in rows for label in labels})
         number = {label: i for i, label in enumerate(names)}
         rows = [(sample, tuple(number[v] for v in labels), False) for sample, labels, _ in rows]
-    width = max(len(labels) for _, labels, _ in rows)
-    labels_SL = np.full((len(rows), width), -1, np.int32)
-    for i, (sample, labels, _) in enumerate(rows):
+    for sample, labels, _ in rows:
         if min(labels) < -1 or (classes is not None and max(labels) >= classes):
             raise OvEncoderError(
                 f"head {name!r}: {sample.id} has label {max(labels, key=abs)}, "
@@ -185,8 +193,7 @@ def _stream(
                     else "need 0 or more, -1 for none"
                 )
             )
-        labels_SL[i, : len(labels)] = labels
-    return Stream([sample for sample, *_ in rows], labels_SL, names, skipped)
+    return Stream([sample for sample, *_ in rows], _columns([labels for _, labels, _ in rows]), names, skipped)
 
 
 def _split(manifest: Manifest, wanted: Sequence[str]) -> list[Sample]:

@@ -7,8 +7,7 @@ Not here: probes on other labelled sets (probe.py; studies in `evaluate`). D = w
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +18,7 @@ from ov_encoder.errors import OvEncoderError
 from ov_encoder.patchify.batch import PatchBatch
 from ov_encoder.train.cluster_head import ClusterHead
 from ov_encoder.train.metrics import HELD_OUT
-from ov_encoder.train.probe import pooled
+from ov_encoder.train.probe import pooled, spread
 
 _log = logging.getLogger("ov_encoder")
 
@@ -83,7 +82,7 @@ class HeldOut:
         A collective: every process brings the same samples, so that all of them get the same numbers.
         """
         vectors_ND = pooled(encoder, self.batches)
-        found: dict[str, Any] = {}
+        found: dict[str, float] = {}
         for name, (rows_n, labels_nL) in self.parts.items():
             head = self.heads[name]
             device, was = head.centres_CD.device, head.training
@@ -93,9 +92,3 @@ class HeldOut:
             assert head.statistics is not None
             found[HELD_OUT + name] = round(float(head.statistics.accuracy), 4)
         return found
-
-
-def spread(count: int, most: int) -> Sequence[int]:
-    """At most `most` places of `count`, evenly spread, because a manifest may be sorted by class."""
-    step = max(count / most, 1.0)
-    return [int(i * step) for i in range(min(count, most))]

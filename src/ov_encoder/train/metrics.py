@@ -117,8 +117,9 @@ def draw_curves(folder: Path) -> Path | None:
         raise missing_extra("matplotlib", "viz", "the picture of the curves") from e
     from ov_encoder.viz.overlay import INK, PAPER, SOFT
 
-    records = [r for r in read_metrics(folder) if "loss" in r]
-    probes = [r for r in read_metrics(folder) if "loss" not in r]
+    everything = read_metrics(folder)
+    records = [r for r in everything if "loss" in r]
+    probes = [r for r in everything if "loss" not in r]
     if len(records) < 2:
         return None
     heads = sorted({k.partition("/")[0] for k in records[0] if k.endswith("/loss")})

@@ -26,11 +26,11 @@ from ov_encoder.model.layers import init_weights
 from ov_encoder.model.weights import load_model
 from ov_encoder.patchify.batch import PatchBatch
 from ov_encoder.train.config import ProbeConfig, TrainConfig
-from ov_encoder.train.held_out import HeldOut, spread
+from ov_encoder.train.held_out import HeldOut
 from ov_encoder.train.loader import Loader
 from ov_encoder.train.loop import Loop
 from ov_encoder.train.parallel import Processes
-from ov_encoder.train.probe import Probe
+from ov_encoder.train.probe import Probe, spread
 from ov_encoder.train.task import ClusterTask
 
 CONFIG, CLASSES = "config.json", "classes.json"

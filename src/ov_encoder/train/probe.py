@@ -5,6 +5,8 @@ D = width, N = samples of the bank, Q = queries.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -35,6 +37,12 @@ def pooled(encoder: nn.Module, batches: list[PatchBatch]) -> Tensor:
             group = []
     encoder.train(was)
     return torch.cat(out)
+
+
+def spread(count: int, most: int) -> Sequence[int]:
+    """At most `most` places of `count`, evenly spread, because a manifest may be sorted by class."""
+    step = max(count / most, 1.0)
+    return [int(i * step) for i in range(min(count, most))]
 
 
 class Probe:
